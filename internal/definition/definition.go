@@ -1,0 +1,139 @@
+// Package definition reads ashlar.yaml, the declarative source of an
+// application. It is strict: an unknown key, a wrong type or an impossible value
+// is an error with its file, line and column, and all of them are reported at
+// once. One JSON Schema is the source of validation, editor support and the
+// reference page.
+//
+// Start at Parse. The types here are what the rest of the program works
+// with: defaults filled in, names checked, nothing left as text that has a type.
+package definition
+
+import "time"
+
+// Definition is one parsed and validated ashlar.yaml.
+type Definition struct {
+	App          string        // DNS label
+	Components   []Component   // in file order; at least one
+	Environments []Environment // in file order; at least one
+	Dir          string        // directory of the file: relative paths in it start here
+}
+
+// Component is one part of the application that is built into an artifact of
+// its own and runs as one or more instances.
+type Component struct {
+	Name     string   // DNS label, unique
+	Build    []Source // combined in order, later ones win; at least one
+	Settings Settings // how it runs and is routed, before an environment overrides
+}
+
+// Source is one input of a build. Exactly one field is set.
+type Source struct {
+	Go     *GoSource
+	Files  *FilesSource
+	Debian *DebianSource
+	Where  string // file:line:column of the source, for errors
+}
+
+// GoSource builds a main package, statically, with -trimpath.
+type GoSource struct {
+	Package string   // import path or ./path relative to the definition
+	To      string   // absolute destination path; default /usr/bin/<component>
+	Tags    []string // build tags
+	LDFlags []string // passed to -ldflags, for -X settings
+}
+
+// FilesSource copies files that match globs.
+type FilesSource struct {
+	From    []string // globs relative to the definition, ** allowed; a pattern that matches nothing is an error
+	Base    string   // prefix (relative to the definition) that is stripped from a match before it is joined to To; default: the longest glob-free directory of the pattern
+	To      string   // absolute destination directory, or the file itself when From is one plain file and To has no trailing slash
+	Mode    *uint32  // permission bits of files; default 0644, or 0755 where the source has an executable bit
+	UID     int      // owner
+	GID     int      // group
+	Exclude []string // globs relative to the definition
+}
+
+// DebianSource installs packages with their dependency closure, as named in ashlar.lock.
+type DebianSource struct {
+	Suite      string            // e.g. bookworm
+	Archive    string            // base URL; default: the host's own apt sources for the suite
+	Components []string          // archive areas; default [main]
+	Packages   []string          // names to install
+	Exclude    []string          // dependencies that are left out on purpose
+	Waive      map[string]string // package to the reason why its maintainer scripts may be ignored
+}
+
+// Settings is how a component runs and is routed. An environment may override
+// any part; see Merge.
+type Settings struct {
+	Command      []string          // argv; required
+	WorkDir      string            // absolute; default /
+	User         string            // name or number, optionally :group; default 65532:65532
+	Port         int               // TCP port that the program listens on; 0: none
+	Env          map[string]string //
+	Files        []ConfigFile      // sorted by Path
+	Health       *Health           // nil: ready as soon as it runs
+	Resources    Resources         //
+	Stop         Stop              //
+	Drain        time.Duration     // how long requests in flight may go on once an instance left the route; default 10s
+	Tmpfs        []Tmpfs           // sorted by Path
+	Capabilities []string          // Linux capabilities beyond none, e.g. CAP_NET_BIND_SERVICE
+	Route        *Route            // nil: not routed
+	Replicas     int               // instances; default 1
+}
+
+// ConfigFile is a file that belongs to the release rather than the artifact.
+type ConfigFile struct {
+	Path    string // absolute
+	Content []byte // inline text, or read from the file that `from:` names
+	Mode    uint32 // default 0644
+	UID     int
+	GID     int
+}
+
+// Health is a probe. Exactly one of HTTP or TCP is meant: HTTP when it is non-empty.
+type Health struct {
+	HTTP      string        // path of a GET that must answer 200 to 399; empty: a TCP connect
+	Interval  time.Duration // between probes once ready; default 1s
+	Timeout   time.Duration // of one probe; default 1s
+	Successes int           // in a row to become ready; default 1
+	Failures  int           // in a row to stop being ready; default 3
+	Start     time.Duration // how long an instance may take to become ready; default 30s
+}
+
+// Resources are limits; zero means none.
+type Resources struct {
+	MilliCPU int64 // thousandths of a CPU
+	Memory   int64 // bytes
+	PIDs     int64 // processes and threads; default 512
+}
+
+// Stop is how a running instance is asked to end.
+type Stop struct {
+	Signal string        // e.g. SIGTERM (default), SIGQUIT
+	Grace  time.Duration // before SIGKILL; default 10s
+}
+
+// Tmpfs is a writable place: noexec, nosuid, nodev, private to the instance.
+type Tmpfs struct {
+	Path string // absolute
+	Size int64  // bytes; default 16 MiB
+	Mode uint32 // default 01777
+}
+
+// Route is where the requests for a component arrive.
+type Route struct {
+	Host string        // exact host name; empty: any
+	Path string        // prefix; default /
+	Hold time.Duration // how long a request waits for a ready backend before it gets 503; default 5s
+}
+
+// Environment is a name bound to a platform, a strategy and overrides.
+type Environment struct {
+	Name       string
+	Platform   string              // "local"
+	Strategy   string              // "blue-green"
+	Listen     string              // host:port of the router for this environment; default 127.0.0.1:8080
+	Keep       int                 // how many known-good releases gc keeps; default 5
+	Components map[string]Settings // component to its merged settings: Component.Settings with the environment's overrides applied
+}
