@@ -77,3 +77,10 @@ type Store interface {
 	// (the zero Key: all), in order. to < 0 means up to the end.
 	Entries(ctx context.Context, env Key, from, to int64) ([]record.Entry, error)
 }
+
+// Artifacts is where the bytes of releases are.
+type Artifacts interface {
+	// Check says whether every byte that an instance of the spec needs is on hand:
+	// nil, or a fault that names what is missing. It does not re-hash.
+	Check(ctx context.Context, spec release.Spec) error
+}

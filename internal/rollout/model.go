@@ -11,6 +11,7 @@ import (
 type Target struct {
 	Release    digest.Digest `json:"release"`
 	Number     int           `json:"number"` // of the release within its application
+	Platform   string        `json:"platform"`
 	Listen     string        `json:"listen,omitempty"`
 	Strategy   string        `json:"strategy"`
 	Components []Component   `json:"components"` // sorted by Name
@@ -129,20 +130,44 @@ type State struct {
 // Order is an instance that Ashlar ordered and that is not yet gone.
 type Order struct {
 	Instance
-	OrderedAt time.Time `json:"orderedAt"`
-	Seen      bool      `json:"seen,omitempty"`     // was observed at least once
-	Served    bool      `json:"served,omitempty"`   // was ready at least once
-	Leaving   time.Time `json:"leaving,omitzero"`   // since when it is on its way out: unrouted, then drained, stopped, removed
-	Stopped   time.Time `json:"stopped,omitzero"`   // when its stop was ordered
-	Why       string    `json:"why,omitempty"`      // why it leaves
-	Unready   time.Time `json:"unready,omitzero"`   // since when it is not ready although it was
-	Observed  Phase     `json:"observed,omitempty"` // last observed phase
+	OrderedAt time.Time     `json:"orderedAt"`
+	Start     time.Duration `json:"start"`              // how long it may take to become ready
+	Drain     time.Duration `json:"drain"`              // how long its requests may go on once it left the route
+	Grace     time.Duration `json:"grace"`              // from its stop signal to SIGKILL
+	Seen      bool          `json:"seen,omitempty"`     // was observed at least once
+	Served    bool          `json:"served,omitempty"`   // was ready at least once
+	Unready   time.Time     `json:"unready,omitzero"`   // since when it is not ready although it was
+	Leaving   bool          `json:"leaving,omitempty"`  // on its way out: unrouted, drained, stopped, removed
+	Why       string        `json:"why,omitempty"`      // why it leaves
+	DrainTill time.Time     `json:"drainTill,omitzero"` // with Leaving: when it is stopped at the latest
+	StopAt    time.Time     `json:"stopAt,omitzero"`    // when its stop was ordered
 }
 
 // Restart is the memory of a component's failing instances, for backing off.
 type Restart struct {
 	Count int       `json:"count"`          // failures in a row
 	After time.Time `json:"after,omitzero"` // not to be ordered again before
+}
+
+// Observation is what is known of the outside at one instant.
+type Observation struct {
+	Instances []Observed         // every instance of the environment, in any order
+	Router    RouterStatus       // what the data plane acknowledges
+	Attempts  map[string]Attempt // instance ID to the failed attempts to start it, those this process made
+	Refused   *Refused           // the last table that the router refused for good; nil: none
+}
+
+// Attempt is the memory of starts of one instance that the platform reported as failed.
+type Attempt struct {
+	Count int       // failed attempts
+	Last  string    // the last error, in words
+	At    time.Time // of the last attempt
+}
+
+// Refused is a table that the router will not take, however often it is asked.
+type Refused struct {
+	Generation int64
+	What       string // why, in words
 }
 
 // Step is how far a rollout has come.
@@ -164,6 +189,7 @@ type Rollout struct {
 	From      *Target   `json:"from,omitempty"`     // nil: the first release
 	To        Target    `json:"to"`                 //
 	Step      Step      `json:"step"`               //
+	StepAt    time.Time `json:"stepAt"`             // when Step was entered
 	Actor     string    `json:"actor"`              //
 	Reason    string    `json:"reason,omitempty"`   //
 	StartedAt time.Time `json:"startedAt"`          //

@@ -1,0 +1,280 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// Actor is the name under which the engine itself appears in the record.
+const Actor = "ashlar"
+
+// Config is what an Engine is made of.
+type Config struct {
+	Store     Store
+	Platforms map[string]Platform // by the name that environments use
+	Router    Router
+	Artifacts Artifacts
+	Log       *slog.Logger
+	Parallel  int // actions of one decision at a time; 0 means 4; 1 makes it deterministic
+}
+
+// Engine drives environments. Its methods are safe for concurrent use; two
+// engines on one store do no harm, but one of them gets ErrStale.
+type Engine struct {
+	Config
+
+	mu   sync.Mutex
+	envs map[Key]*memory
+	wake chan Key // environments that something was asked of
+}
+
+// memory is what one process knows of an environment beyond its state: nothing
+// that is not found out again after a crash.
+type memory struct {
+	sync.Mutex // held for the length of a Tick or a request
+	attempts   map[string]rollout.Attempt
+	refused    *rollout.Refused
+	specs      map[digest.Digest]release.Spec // by spec digest, of the releases in use
+}
+
+// New makes an engine. Nothing happens before Tick or Run.
+func New(c Config) *Engine {
+	if c.Parallel == 0 {
+		c.Parallel = 4
+	}
+	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64)}
+}
+
+func (e *Engine) memory(key Key) *memory {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := e.envs[key]
+	if m == nil {
+		m = &memory{attempts: map[string]rollout.Attempt{}, specs: map[digest.Digest]release.Spec{}}
+		e.envs[key] = m
+	}
+	return m
+}
+
+// Ticked is what a Tick found.
+type Ticked struct {
+	Busy    bool      // something changed or was done: look again at once
+	Wake    time.Time // look again at the latest; zero: only after a change
+	Waiting []string  // what is waited for, in words
+}
+
+// Tick takes one step of one environment: observe, decide, commit, act. An error
+// means that nothing was decided or that an action failed; either way the next
+// Tick looks again.
+func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, error) {
+	m := e.memory(key)
+	m.Lock()
+	defer m.Unlock()
+	state, version, err := e.Store.State(ctx, key)
+	if err != nil {
+		return Ticked{}, fmt.Errorf("read the state of %s: %w", key, err)
+	}
+	platform, err := e.platform(state)
+	if err != nil || platform == nil {
+		return Ticked{}, err
+	}
+	seen, err := e.observe(ctx, key, platform, m)
+	if err != nil {
+		return Ticked{}, err
+	}
+	d := rollout.Decide(now, state, seen)
+	if len(d.Events) > 0 {
+		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events, state)); err != nil {
+			return Ticked{}, fmt.Errorf("commit the decision for %s: %w", key, err)
+		}
+	}
+	m.forget(d.Next)
+	err = e.act(ctx, now, key, platform, m, d.Do)
+	return Ticked{Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
+}
+
+// observe gathers what there is to know. A part that does not answer is an error:
+// nothing is ever decided on half a picture.
+func (e *Engine) observe(ctx context.Context, key Key, p Platform, m *memory) (rollout.Observation, error) {
+	instances, err := p.List(ctx, key)
+	if err != nil {
+		return rollout.Observation{}, fmt.Errorf("list the instances of %s: %w", key, err)
+	}
+	status, err := e.Router.Status(ctx, key)
+	if err != nil {
+		return rollout.Observation{}, fmt.Errorf("ask the router for its status: %w", err)
+	}
+	return rollout.Observation{Instances: instances, Router: status, Attempts: m.attempts, Refused: m.refused}, nil
+}
+
+// act does what was decided: a table first and alone, then the rest side by side.
+// An action that fails is done again by a later decision.
+func (e *Engine) act(ctx context.Context, now time.Time, key Key, p Platform, m *memory, actions []rollout.Action) error {
+	var errs []error
+	for len(actions) > 0 {
+		table, ok := actions[0].(rollout.ApplyTable)
+		if !ok {
+			break
+		}
+		actions = actions[1:]
+		if err := e.applyTable(ctx, key, m, table.Table); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(e.Parallel)
+	results := make([]error, len(actions))
+	for i, a := range actions {
+		if e.Parallel == 1 {
+			results[i] = e.do(ctx, key, p, m, a)
+			continue
+		}
+		g.Go(func() error { results[i] = e.do(ctx, key, p, m, a); return nil })
+	}
+	_ = g.Wait() // the functions return nil: each error is in results
+	for i, err := range results {
+		start, ok := actions[i].(rollout.StartInstance)
+		switch {
+		case ok && err != nil:
+			last := m.attempts[start.Instance.ID]
+			m.attempts[start.Instance.ID] = rollout.Attempt{Count: last.Count + 1, Last: fault.Of(err).Error(), At: now}
+			errs = append(errs, fmt.Errorf("%s: %w", actions[i], err))
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", actions[i], err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) applyTable(ctx context.Context, key Key, m *memory, t rollout.Table) error {
+	err := e.Router.Apply(ctx, key, t)
+	if err == nil {
+		m.refused = nil
+		return nil
+	}
+	if kind := fault.Of(err).Kind; kind == fault.Conflict || kind == fault.Invalid || kind == fault.Refused {
+		m.refused = &rollout.Refused{Generation: t.Generation, What: fault.Of(err).Error()}
+	}
+	return fmt.Errorf("route %s: %w", t, err)
+}
+
+func (e *Engine) do(ctx context.Context, key Key, p Platform, m *memory, a rollout.Action) error {
+	switch a := a.(type) {
+	case rollout.StartInstance:
+		spec, err := e.spec(ctx, key, m, a.Instance)
+		if err != nil {
+			return err
+		}
+		return p.Start(ctx, key, a.Instance, spec)
+	case rollout.StopInstance:
+		return p.Stop(ctx, a.ID)
+	case rollout.RemoveInstance:
+		return p.Remove(ctx, a.ID)
+	default:
+		panic(fmt.Sprintf("engine: unknown action %T", a))
+	}
+}
+
+// spec finds what an instance is, in the release that ordered it.
+func (e *Engine) spec(ctx context.Context, key Key, m *memory, in rollout.Instance) (release.Spec, error) {
+	e.mu.Lock()
+	spec, ok := m.specs[in.Spec]
+	e.mu.Unlock()
+	if ok {
+		return spec, nil
+	}
+	_, rel, err := e.release(ctx, in.Release)
+	if err != nil {
+		return release.Spec{}, err
+	}
+	spec = rel.Environments[key.Env].Components[in.Component].Spec
+	if got := spec.Digest(); got != in.Spec {
+		return release.Spec{}, fault.New(fault.Internal, "release %s has no component %s with spec %s in %s", in.Release, in.Component, in.Spec, key.Env)
+	}
+	e.mu.Lock()
+	m.specs[in.Spec] = spec
+	e.mu.Unlock()
+	return spec, nil
+}
+
+func (e *Engine) release(ctx context.Context, d digest.Digest) (Stored, release.Release, error) {
+	stored, err := e.Store.Release(ctx, d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return stored, release.Release{}, fault.New(fault.NotFound, "release %s is not known", d).Mend("list the releases: ashlar history")
+	}
+	if err != nil {
+		return stored, release.Release{}, fmt.Errorf("read release %s: %w", d, err)
+	}
+	rel, err := release.Parse(stored.Doc)
+	return stored, rel, err
+}
+
+// platform finds the platform of an environment; nil without an error if nothing
+// was ever asked of it.
+func (e *Engine) platform(s rollout.State) (Platform, error) {
+	name := ""
+	switch {
+	case s.Rollout != nil:
+		name = s.Rollout.To.Platform
+	case s.Current != nil:
+		name = s.Current.Platform
+	case len(s.Instances) == 0:
+		return nil, nil
+	}
+	p := e.Platforms[name]
+	if p == nil {
+		return nil, fault.New(fault.Invalid, "platform %q is not known to this server", name)
+	}
+	return p, nil
+}
+
+// forget drops what is remembered of instances that are gone.
+func (m *memory) forget(s rollout.State) {
+	ordered := make(map[string]bool, len(s.Instances))
+	specs := map[digest.Digest]bool{}
+	for _, o := range s.Instances {
+		ordered[o.ID], specs[o.Spec] = true, true
+	}
+	for id := range m.attempts {
+		if !ordered[id] {
+			delete(m.attempts, id)
+		}
+	}
+	for d := range m.specs {
+		if !specs[d] {
+			delete(m.specs, d)
+		}
+	}
+}
+
+// entries turns a decision's events into entries of the record. The rollout they
+// belong to is the one after the decision, or before it if that ended it.
+func entries(now time.Time, actor string, next rollout.State, events []rollout.Event, before rollout.State) []record.Entry {
+	number := 0
+	if next.Rollout != nil {
+		number = next.Rollout.Number
+	} else if before.Rollout != nil {
+		number = before.Rollout.Number
+	}
+	out := make([]record.Entry, len(events))
+	for i, ev := range events {
+		out[i] = record.Entry{
+			Time: now.UTC(), Actor: actor, Kind: ev.Kind, App: next.App, Env: next.Env, Release: ev.Release,
+			Rollout: number, Instance: ev.Instance, Reason: ev.Reason, Data: ev.Data,
+		}
+	}
+	return out
+}

@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Timing of the loop.
+const (
+	lookAgain  = 5 * time.Second        // an idle environment is looked at this often, whatever was signalled
+	afterError = 250 * time.Millisecond // pause after a failed Tick; doubles
+	mostPause  = 5 * time.Second        //
+)
+
+// Wake has an environment looked at soon. It never blocks.
+func (e *Engine) Wake(key Key) {
+	select {
+	case e.wake <- key:
+	default: // the loop is behind and looks at everything by itself
+	}
+}
+
+// Run ticks every environment until ctx ends: at once after a change that a
+// platform or a request signals, and when a decision said so. Each environment
+// has a goroutine of its own, so that a slow one delays no other.
+func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
+	keys, err := e.Store.Environments(ctx)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := map[Key]chan struct{}{}
+	follow := func(key Key) {
+		if signals[key] == nil {
+			signals[key] = make(chan struct{}, 1)
+			wg.Go(func() { e.follow(ctx, now, key, signals[key]) })
+		}
+	}
+	signal := func(key Key) {
+		select {
+		case signals[key] <- struct{}{}:
+		default:
+		}
+	}
+	for _, key := range keys {
+		follow(key)
+	}
+	changes := e.changes(ctx, &wg)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case key := <-e.wake:
+			follow(key)
+			signal(key)
+		case <-changes:
+			for key := range signals {
+				signal(key)
+			}
+		}
+	}
+}
+
+// changes merges the signals of all platforms.
+func (e *Engine) changes(ctx context.Context, wg *sync.WaitGroup) <-chan struct{} {
+	merged := make(chan struct{}, 1)
+	for _, name := range slices.Sorted(maps.Keys(e.Platforms)) {
+		from := e.Platforms[name].Changes()
+		wg.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-from:
+					select {
+					case merged <- struct{}{}:
+					default:
+					}
+				}
+			}
+		})
+	}
+	return merged
+}
+
+// follow ticks one environment.
+func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, signal <-chan struct{}) {
+	pause := afterError
+	for ctx.Err() == nil {
+		at := now()
+		ticked, err := e.Tick(ctx, at, key)
+		wait := lookAgain
+		switch {
+		case err != nil && ctx.Err() == nil:
+			e.Log.Warn("step failed, looking again", "env", key.String(), "err", err, "pause", pause)
+			wait, pause = pause, min(2*pause, mostPause)
+		case ticked.Busy:
+			wait, pause = 0, afterError
+		case !ticked.Wake.IsZero():
+			wait, pause = max(min(ticked.Wake.Sub(at), lookAgain), time.Millisecond), afterError
+		default:
+			pause = afterError
+		}
+		if wait == 0 {
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-signal:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,99 @@
+package rollout
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// route asks for a new table when the one that should be served differs from the
+// one last asked for, and repeats the last one until it is acknowledged.
+func (d *decider) route() {
+	desired := d.table(d.serving())
+	desired.Generation = d.s.Table.Generation
+	ahead := d.o.Router.Generation > d.s.Table.Generation // the state is older than the router: it was restored from a backup
+	if ahead || !sameRoutes(desired, d.s.Table) {
+		desired.Generation = max(d.s.Table.Generation, d.o.Router.Generation) + 1
+		d.s.Table = desired
+		d.event(Event{Kind: "routes.ordered", Data: map[string]string{
+			"generation": strconv.FormatInt(desired.Generation, 10), "backends": backendWords(desired),
+		}})
+	}
+	if d.o.Router.Generation != d.s.Table.Generation {
+		d.do = append([]Action{ApplyTable{d.s.Table}}, d.do...)
+		d.wakeAt(d.now.Add(routePoll))
+	}
+}
+
+// serving is the target whose instances receive the traffic. During the very
+// first rollout that is the new release, without backends until it is switched
+// to: requests wait, and an address that is in use is found out early.
+func (d *decider) serving() *Target {
+	r := d.s.Rollout
+	if r != nil && r.From == nil && r.Step == Laying {
+		return &r.To
+	}
+	if r != nil && r.Step == Switching {
+		return &r.To
+	}
+	return d.s.Current
+}
+
+// table computes the routes to a target's instances that are ready.
+func (d *decider) table(t *Target) Table {
+	var table Table
+	if t == nil {
+		return table
+	}
+	table.Listen = t.Listen
+	held := d.s.Rollout != nil && d.s.Rollout.From == nil && d.s.Rollout.Step == Laying
+	for _, c := range t.Components {
+		if c.Route == nil {
+			continue
+		}
+		svc := Service{Name: c.Name, Host: c.Route.Host, Path: c.Route.Path, Hold: c.Route.Hold, Drain: c.Drain}
+		for _, o := range d.of(c.Name, c.Spec) {
+			if !held && d.routable(o) {
+				svc.Backends = append(svc.Backends, Backend{ID: o.ID, Address: d.seen[o.ID].Address, Weight: 1})
+			}
+		}
+		slices.SortFunc(svc.Backends, func(a, b Backend) int { return strings.Compare(a.ID, b.ID) })
+		table.Services = append(table.Services, svc)
+	}
+	return table
+}
+
+// routable says whether an instance may receive requests: it is ready, or it was
+// and nobody has looked again yet since the server came back.
+func (d *decider) routable(o *Order) bool {
+	phase := d.phase(o.ID)
+	return phase == Ready || phase == Unknown && o.Served && o.Unready.IsZero()
+}
+
+func sameRoutes(a, b Table) bool {
+	return a.Listen == b.Listen && slices.EqualFunc(a.Services, b.Services, func(x, y Service) bool {
+		return x.Name == y.Name && x.Host == y.Host && x.Path == y.Path && x.Hold == y.Hold && x.Drain == y.Drain &&
+			slices.Equal(x.Backends, y.Backends)
+	})
+}
+
+func inTable(t Table, id string) bool {
+	for _, s := range t.Services {
+		for _, b := range s.Backends {
+			if b.ID == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func backendWords(t Table) string {
+	var ids []string
+	for _, s := range t.Services {
+		for _, b := range s.Backends {
+			ids = append(ids, b.ID)
+		}
+	}
+	return strings.Join(ids, " ")
+}
