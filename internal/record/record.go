@@ -3,7 +3,12 @@
 // over canonical JSON entries. This package is pure; the store keeps entries and
 // hashes and appends them in the transaction of the change they describe.
 //
-// Start at [Entry].
+// Start at [Entry]; [Append] is how the tree grows, [Verify] recomputes all of it.
+// attack_test.go shows what is found and what it is called.
+//
+// Sources: RFC 6962 (https://www.rfc-editor.org/rfc/rfc6962), section 2, for hashes
+// and proofs; Crosby and Wallach, "Efficient Data Structures for Tamper-Evident
+// Logging", section 3.3, for the order of the stored hashes; RFC 8785 for leaves.
 package record
 
 import (

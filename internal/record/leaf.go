@@ -1,0 +1,60 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/gowebpki/jcs"
+)
+
+// MaxLeaf is the largest leaf, in bytes.
+const MaxLeaf = 1 << 20
+
+// Leaf gives the entry's bytes in the record: JSON in the canonical form of
+// RFC 8785 (https://www.rfc-editor.org/rfc/rfc8785), its time in UTC. Text that is
+// not UTF-8 is carried with U+FFFD in the place of what is wrong.
+func (e Entry) Leaf() ([]byte, error) {
+	if e.Index < 0 || e.Kind == "" || e.Actor == "" {
+		return nil, fmt.Errorf("record: entry %d of kind %q by %q: an entry has an index, a kind and an actor", e.Index, e.Kind, e.Actor)
+	}
+	e.Time = e.Time.UTC()
+	raw, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("record: entry %d: %w", e.Index, err)
+	}
+	leaf, err := jcs.Transform(raw)
+	if err != nil {
+		return nil, fmt.Errorf("record: entry %d: %w", e.Index, err)
+	}
+	if len(leaf) > MaxLeaf {
+		return nil, fmt.Errorf("record: entry %d has %d bytes; the limit is %d", e.Index, len(leaf), MaxLeaf)
+	}
+	return leaf, nil
+}
+
+// ParseLeaf reads what Leaf wrote and refuses all other bytes.
+func ParseLeaf(leaf []byte) (Entry, error) {
+	if len(leaf) > MaxLeaf {
+		return Entry{}, fmt.Errorf("record: a leaf has %d bytes; the limit is %d", len(leaf), MaxLeaf)
+	}
+	var e Entry
+	dec := json.NewDecoder(bytes.NewReader(leaf))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&e); err != nil {
+		return Entry{}, fmt.Errorf("record: a leaf is not an entry: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Entry{}, fmt.Errorf("record: something follows the entry of a leaf")
+	}
+	canonical, err := e.Leaf()
+	if err != nil {
+		return Entry{}, err
+	}
+	if !bytes.Equal(leaf, canonical) {
+		return Entry{}, fmt.Errorf("record: the leaf of entry %d is not in canonical form (RFC 8785)", e.Index)
+	}
+	return e, nil
+}
