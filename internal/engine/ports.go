@@ -46,11 +46,12 @@ type Router interface {
 
 // Stored is a release with what the store knows of it.
 type Stored struct {
-	App     string
-	Number  int           // within the application, from 1
-	Digest  digest.Digest // of Doc
-	Doc     []byte        // canonical JSON
-	Created time.Time     // when it was added
+	App       string
+	Number    int           // within the application, from 1
+	Digest    digest.Digest // of Doc
+	Doc       []byte        // canonical JSON
+	Created   time.Time     // when it was added
+	Collected bool          // gc removed its objects: it stays in the history and cannot be laid again from what is on hand
 }
 
 // Store keeps releases, environments and the record. Every change and its
@@ -58,7 +59,7 @@ type Stored struct {
 type Store interface {
 	// AddRelease stores the document under its digest and numbers it, appending
 	// entry (its Release set, "number" added to Data). A digest already there keeps its number,
-	// and nothing is appended.
+	// and nothing is appended; only a collected one is on hand again, which appends entry.
 	AddRelease(ctx context.Context, rel Stored, entry record.Entry) (Stored, error)
 	// Release finds a release by digest; errors.Is(err, fs.ErrNotExist) if there is none.
 	Release(ctx context.Context, d digest.Digest) (Stored, error)
@@ -70,6 +71,8 @@ type Store interface {
 	State(ctx context.Context, env Key) (rollout.State, int64, error)
 	// Commit replaces the state if its version is still the given one
 	// (rollout.ErrStale otherwise) and appends the entries, in one transaction. It returns the new version.
+	// The entries get their Index; the caller's are not changed. After any error nothing was changed,
+	// unless the reply was lost: State tells.
 	Commit(ctx context.Context, env Key, version int64, next rollout.State, entries []record.Entry) (int64, error)
 	// Append appends entries that go with no change of an environment's state.
 	Append(ctx context.Context, entries []record.Entry) error
