@@ -1,0 +1,190 @@
+package router
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// apply replaces one environment's table. Everything that can fail comes first:
+// checks, opening the address, writing the file. Then the snapshot is swapped and
+// the backends that left are shut; from there on it cannot fail.
+func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table) error {
+	table, err := normal(key, table)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ending() {
+		return fault.New(fault.Unavailable, "the router is ending").At(key.String())
+	}
+	known, err := r.inForce(key, table)
+	if known || err != nil {
+		return err
+	}
+	if err := collisions(key, table, r.envs); err != nil {
+		return err
+	}
+	opened, err := r.openFor(ctx, table)
+	if err != nil {
+		return err
+	}
+	if err := r.persist(key, table); err != nil {
+		if opened != nil {
+			opened.abandon()
+		}
+		return err
+	}
+	r.install(key, table)
+	if opened != nil {
+		r.serve(opened)
+	}
+	r.closeUnused()
+	r.log.Info("table in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(table.Services))
+	return nil
+}
+
+// inForce compares a table with the one in force: the same again is fine and
+// needs nothing, an older one or another one of the same generation is refused.
+func (r *router) inForce(key rollout.Key, table rollout.Table) (bool, error) {
+	env := r.envs[key]
+	if env == nil || table.Generation > env.table.Generation {
+		return false, nil
+	}
+	if table.Generation < env.table.Generation {
+		return false, fault.New(fault.Conflict, "generation %d is older than generation %d, which is in force", table.Generation, env.table.Generation).
+			At(key.String()).Mend("if the server's state was reset on purpose: stop the router, remove its router.json, start it again")
+	}
+	if !reflect.DeepEqual(table, env.table) {
+		return false, fault.New(fault.Conflict, "generation %d is in force with other content", table.Generation).At(key.String())
+	}
+	return true, nil
+}
+
+// install makes the table the one in force. When it returns, backends that are
+// not in it, or in it with weight 0, take no new request.
+func (r *router) install(key rollout.Key, table rollout.Table) {
+	old := r.envs[key]
+	if old == nil {
+		old = &environment{}
+	}
+	next := &environment{table: table, backends: map[string]*backend{}, counters: map[string]*counters{}, cut: old.cut, leaving: old.leaving}
+	for _, svc := range table.Services {
+		next.counters[svc.Name] = old.countersOf(svc.Name)
+		for _, b := range svc.Backends {
+			next.backends[b.ID] = next.adopt(old, b)
+		}
+	}
+	for _, svc := range table.Services {
+		for _, b := range svc.Backends {
+			if b.Weight > 0 {
+				next.backends[b.ID].open()
+			}
+		}
+	}
+	r.envs[key] = next
+
+	was := r.current.Swap(r.arrange())
+	r.shutRest(key, old, next)
+	close(was.replaced)
+}
+
+// countersOf keeps a service's counters over its tables.
+func (e *environment) countersOf(name string) *counters {
+	if c := e.counters[name]; c != nil {
+		return c
+	}
+	return &counters{}
+}
+
+// adopt finds the backend where it was, in the table before or among those that
+// are leaving (then its drain ends: its requests are welcome again), or makes it.
+func (e *environment) adopt(old *environment, want rollout.Backend) *backend {
+	if b := old.backends[want.ID]; b != nil && b.address == want.Address {
+		return b
+	}
+	for i, b := range e.leaving {
+		if b.id == want.ID && b.address == want.Address && b.timer.Stop() {
+			e.leaving = slices.Delete(slices.Clone(e.leaving), i, i+1)
+			return b
+		}
+	}
+	return newBackend(want.ID, want.Address)
+}
+
+// arrange makes the snapshot of all environments.
+func (r *router) arrange() *snapshot {
+	services := map[string][]*service{}
+	for key, env := range r.envs {
+		for _, in := range env.table.Services {
+			svc := &service{env: key, name: in.Name, host: in.Host, path: in.Path, hold: in.Hold, counters: env.counters[in.Name]}
+			if svc.path == "/" {
+				svc.path = ""
+			}
+			for _, b := range in.Backends {
+				if b.Weight > 0 {
+					svc.addBackend(env.backends[b.ID], b.Weight)
+				}
+			}
+			services[env.table.Listen] = append(services[env.table.Listen], svc)
+		}
+	}
+	return newSnapshot(services)
+}
+
+// shutRest shuts every backend that has no weight in the new table and starts the
+// drain of those that are not in it.
+func (r *router) shutRest(key rollout.Key, old, next *environment) {
+	for _, svc := range next.table.Services {
+		for _, b := range svc.Backends {
+			if b.Weight == 0 {
+				next.backends[b.ID].shut()
+			}
+		}
+	}
+	for _, svc := range old.table.Services {
+		for _, in := range svc.Backends {
+			b := old.backends[in.ID]
+			if next.backends[in.ID] == b {
+				continue
+			}
+			b.shut()
+			next.leaving = append(next.leaving, b)
+			b.timer = time.AfterFunc(svc.Drain, func() { r.drained(key, b) })
+		}
+	}
+	next.prune()
+}
+
+// prune forgets backends that left and have nothing under way any more.
+func (e *environment) prune() {
+	e.leaving = slices.DeleteFunc(e.leaving, func(b *backend) bool {
+		if b.inFlight() > 0 {
+			return false
+		}
+		b.forget()
+		return true
+	})
+}
+
+// drained cuts what a backend still has when its drain time is over.
+func (r *router) drained(key rollout.Key, b *backend) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	env := r.envs[key]
+	i := slices.Index(env.leaving, b)
+	if i < 0 {
+		return // done already, or it came back
+	}
+	env.leaving = slices.Delete(env.leaving, i, i+1)
+	n := b.cut()
+	env.cut += int64(n)
+	if n > 0 {
+		r.log.Warn("drain time is over, requests cut", "app", key.App, "env", key.Env, "backend", b.id, "requests", n)
+	}
+}

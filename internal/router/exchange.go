@@ -1,0 +1,253 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// flushAfter bounds how long bytes of a response with a known length wait for
+// more. Responses of unknown length, event streams among them, never wait.
+const flushAfter = 5 * time.Millisecond
+
+// Why a request found no backend.
+var (
+	errNoRoute   = errors.New("nothing is routed here")
+	errHeldOut   = errors.New("no instance became ready in time")
+	errTooMany   = errors.New("too many requests wait for an instance")
+	errUnreached = errors.New("no instance accepts connections")
+)
+
+// exchange is one request on its way through the router. It is the RoundTripper
+// of its own ReverseProxy, so that a failed attempt can go to another backend;
+// both are used again for later requests.
+type exchange struct {
+	router *router
+	proxy  httputil.ReverseProxy
+
+	listen  string
+	in      *http.Request
+	snap    *snapshot
+	svc     *service
+	backend *backend   // that counts this request; nil: none
+	tried   []*backend // that failed this request
+	until   time.Time  // when it is held no longer; zero: it was not held
+	knock   time.Duration
+	retried bool
+	failed  bool // the router has counted a failure
+}
+
+func newExchange(r *router) *exchange {
+	x := &exchange{router: r}
+	x.proxy = httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      x,
+		FlushInterval:  flushAfter,
+		BufferPool:     buffers{},
+		ModifyResponse: x.answered,
+		ErrorHandler:   x.fail,
+		ErrorLog:       debugLog(r.log),
+	}
+	return x
+}
+
+// handler serves one listen address.
+func (r *router) handler(listen string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		snap := r.current.Load()
+		svc := snap.match(listen, req.Host, req.URL.Path)
+		if svc == nil || req.Method == http.MethodConnect {
+			refuse(w, http.StatusNotFound, errNoRoute.Error())
+			return
+		}
+		r.active.Add(1)
+		x := r.exchanges.Get().(*exchange)
+		x.listen, x.in, x.snap, x.svc = listen, req, snap, svc
+		svc.counters.requests.Add(1)
+		defer x.end()
+		x.proxy.ServeHTTP(w, req)
+		x.in = nil // says to end that ServeHTTP came back
+	})
+}
+
+// end gives the backend back and the exchange to the next request. A panic of
+// ReverseProxy, which is how it breaks off a response, passes through.
+func (x *exchange) end() {
+	if broken := x.in; broken != nil && !x.failed {
+		if broken.Context().Err() != nil {
+			x.svc.counters.gone.Add(1)
+		} else {
+			x.svc.counters.failed.Add(1)
+		}
+	}
+	x.drop()
+	x.router.active.Add(-1)
+	clear(x.tried)
+	x.in, x.snap, x.svc, x.tried = nil, nil, nil, x.tried[:0]
+	x.until, x.knock, x.retried, x.failed = time.Time{}, 0, false, false
+	x.router.exchanges.Put(x)
+}
+
+// drop ends the count of this request at its backend.
+func (x *exchange) drop() {
+	if x.backend != nil {
+		x.backend.release()
+		x.backend = nil
+	}
+}
+
+// RoundTrip sends the request to a backend. When that fails, and sending it again
+// cannot do harm, it sends it to another one.
+func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
+	body := out.Body
+	for {
+		if err := x.acquire(out.Context()); err != nil {
+			return nil, err
+		}
+		out.URL.Scheme, out.URL.Host = "http", x.backend.address
+		attempt := guard(out, body)
+		resp, err := x.backend.transport.RoundTrip(out)
+		if err == nil {
+			return resp, nil
+		}
+		if !x.another(out, attempt, err) {
+			return nil, err
+		}
+		if x.until.IsZero() {
+			x.svc.counters.retried.Add(1)
+		}
+		x.tried = append(x.tried, x.backend)
+		x.drop()
+		out = again(out)
+	}
+}
+
+// another decides whether a failed request goes to another backend: always when
+// nothing was sent, and once when it may be repeated (RFC 9110, 9.2.2).
+func (x *exchange) another(out *http.Request, attempt *attemptBody, err error) bool {
+	if out.Context().Err() != nil || !attempt.unread() {
+		return false
+	}
+	var unreached *dialError
+	if errors.As(err, &unreached) {
+		x.backend.down()
+		return true
+	}
+	if x.retried || !repeatable(out) {
+		return false
+	}
+	x.retried = true
+	return true
+}
+
+// repeatable reports whether a request without body may be sent twice.
+func repeatable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody {
+		return false
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return req.Header.Get("Idempotency-Key") != ""
+}
+
+// again copies a request for its next attempt: the transport may still look at the last one.
+func again(req *http.Request) *http.Request {
+	next := req.WithContext(req.Context())
+	next.URL = new(url.URL)
+	*next.URL = *req.URL
+	return next
+}
+
+// rewrite tells the backend who asked. Host, path and query stay as they came.
+func rewrite(pr *httputil.ProxyRequest) {
+	pr.SetXForwarded()
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	if strings.EqualFold(pr.Out.Header.Get("Upgrade"), "h2c") {
+		// A tunnel of HTTP/2 would carry requests past the routing.
+		pr.Out.Header.Del("Upgrade")
+		pr.Out.Header.Del("Connection")
+		pr.Out.Header.Del("Http2-Settings")
+	}
+}
+
+func (x *exchange) answered(resp *http.Response) error {
+	x.svc.counters.answered(resp.StatusCode)
+	return nil
+}
+
+// fail answers a request that no backend answered.
+func (x *exchange) fail(w http.ResponseWriter, req *http.Request, err error) {
+	x.failed = true
+	if req.Context().Err() != nil {
+		x.svc.counters.gone.Add(1)
+		refuse(w, http.StatusBadGateway, "the client went away")
+		return
+	}
+	status, why := http.StatusBadGateway, "the instance broke off the request"
+	for _, none := range []error{errNoRoute, errHeldOut, errTooMany, errUnreached} {
+		if errors.Is(err, none) {
+			status, why = http.StatusServiceUnavailable, none.Error()
+			w.Header().Set("Retry-After", "1")
+		}
+	}
+	x.svc.counters.failed.Add(1)
+	x.svc.counters.answered(status)
+	if x.svc.counters.mayWarn(time.Now()) {
+		x.router.log.Warn("request failed", "app", x.svc.env.App, "env", x.svc.env.Env, "service", x.svc.name, "status", status, "err", err)
+	}
+	refuse(w, status, why)
+}
+
+// refuse writes the router's own small answers.
+func refuse(w http.ResponseWriter, status int, why string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "%d %s: %s\n", status, http.StatusText(status), why) //nolint:errcheck // the client went away
+}
+
+// buffers are what bodies are copied through.
+type buffers struct{}
+
+var bufferPool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
+func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
+
+// acquire finds a backend that takes the request, waiting for one if need be.
+func (x *exchange) acquire(ctx context.Context) error {
+	for {
+		b, stale := x.svc.take(x.tried)
+		if b != nil {
+			x.backend = b
+			return nil
+		}
+		if !stale {
+			return x.hold(ctx)
+		}
+		if err := x.look(); err != nil {
+			return err
+		}
+	}
+}
+
+// look turns to the snapshot in force.
+func (x *exchange) look() error {
+	x.snap = x.router.current.Load()
+	svc := x.snap.match(x.listen, x.in.Host, x.in.URL.Path)
+	if svc == nil {
+		return errNoRoute
+	}
+	x.svc = svc
+	return nil
+}

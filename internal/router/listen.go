@@ -1,0 +1,131 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+const (
+	headerTimeout  = 10 * time.Second // for a client to send its request header
+	clientIdle     = 2 * time.Minute  // between requests of a kept-alive client
+	maxHeaderBytes = 64 << 10
+	// closedGrace is how long requests on an address that is no longer used may go on.
+	closedGrace = time.Minute
+)
+
+// listener is one open address.
+type listener struct {
+	addr   string
+	socket net.Listener
+	server *http.Server
+}
+
+// openFor opens the table's address if it is not open yet. It returns nil if
+// there is nothing to open.
+func (r *router) openFor(ctx context.Context, table rollout.Table) (*listener, error) {
+	if table.Listen == "" || r.listeners[table.Listen] != nil {
+		return nil, nil
+	}
+	return r.open(ctx, table.Listen)
+}
+
+func (r *router) open(ctx context.Context, addr string) (*listener, error) {
+	var lc net.ListenConfig
+	socket, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fault.New(fault.Conflict, "address %s is in use by another program", addr).At(addr).
+			Mend("choose another listen: for the environment, or find the program with  ss -ltnp 'sport = :%s'", portOf(addr))
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "cannot listen on %s: %w", addr, err).At(addr).
+			Mend("choose an address of this host under listen:")
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &listener{addr: addr, socket: socket, server: &http.Server{
+		Handler:           r.handler(addr),
+		Protocols:         protocols,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       clientIdle,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          debugLog(r.log),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}}, nil
+}
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr) //nolint:errcheck // normal has checked it
+	return port
+}
+
+// serve begins to accept on an opened address.
+func (r *router) serve(l *listener) {
+	r.listeners[l.addr] = l
+	go l.server.Serve(l.socket) //nolint:errcheck // it ends with ErrServerClosed or because the socket was closed
+	r.log.Info("listens", "listen", l.addr)
+}
+
+// abandon closes an address that was never served.
+func (l *listener) abandon() {
+	l.socket.Close() //nolint:errcheck // nothing was accepted
+}
+
+// drain stops accepting at once, and serving when the requests under way are done
+// or ctx ends.
+func (l *listener) drain(ctx context.Context) {
+	l.socket.Close() //nolint:errcheck // Shutdown closes it again
+	if err := l.server.Shutdown(ctx); err != nil {
+		l.server.Close() //nolint:errcheck // the connections are gone either way
+	}
+}
+
+// closeUnused closes the addresses that no table uses any more.
+func (r *router) closeUnused() {
+	used := map[string]bool{}
+	for _, env := range r.envs {
+		used[env.table.Listen] = true
+	}
+	for addr, l := range r.listeners {
+		if used[addr] {
+			continue
+		}
+		delete(r.listeners, addr)
+		l.socket.Close() //nolint:errcheck // so that the address is free when apply returns; drain does the rest
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), closedGrace)
+			defer cancel()
+			l.drain(ctx)
+		}()
+		r.log.Info("listens no more", "listen", addr)
+	}
+}
+
+// reopen tries addresses of tables in force that could not be opened when the
+// router started.
+func (r *router) reopen(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, env := range r.envs {
+		l, err := r.openFor(ctx, env.table)
+		if err != nil {
+			r.log.Error("cannot listen, will try again", "app", key.App, "env", key.Env, "err", err)
+			continue
+		}
+		if l != nil {
+			r.serve(l)
+		}
+	}
+}
+
+// debugLog lets net/http narrate about broken connections at debug level.
+func debugLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }

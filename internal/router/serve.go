@@ -1,0 +1,182 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// Config says where a router lives and how it treats its clients. Zero values
+// mean the defaults named.
+type Config struct {
+	RunDir  string        // holds router.sock, router.json and router.lock; made if missing
+	Log     *slog.Logger  // nil: nothing is logged
+	Version string        // reported by Health
+	Grace   time.Duration // how long requests may finish after ctx ends; default 10s
+	MaxHeld int           // requests waiting for a backend at one time; default 4096
+}
+
+// router is the running data plane.
+type router struct {
+	log     *slog.Logger
+	runDir  string
+	version string
+	grace   time.Duration
+	maxHeld int64
+	started time.Time
+	closing chan struct{} // closed when the router shuts down: nothing is held any more
+
+	current   atomic.Pointer[snapshot]
+	held      atomic.Int64 // requests waiting for a backend
+	active    atomic.Int64 // requests anywhere in the router
+	exchanges sync.Pool
+
+	mu        sync.Mutex // serialises everything below and the swap of current
+	envs      map[rollout.Key]*environment
+	listeners map[string]*listener
+}
+
+// environment is what the router remembers of one environment.
+type environment struct {
+	table    rollout.Table
+	backends map[string]*backend // of table, by ID
+	leaving  []*backend          // left, and may still have requests
+	counters map[string]*counters
+	cut      int64 // requests cut because their drain time was over
+}
+
+// Serve runs the data plane until ctx ends, then lets requests under way finish
+// within Config.Grace. It returns nil after such an end. There is one router per
+// run directory: a second one gets a Conflict fault.
+func Serve(ctx context.Context, cfg Config) error {
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
+		return fault.New(fault.Unavailable, "cannot make the run directory: %w", err).At(cfg.RunDir)
+	}
+	unlock, err := lock(cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	r := newRouter(cfg)
+	if err := r.restore(ctx); err != nil {
+		return err
+	}
+	socket, err := listenControl(cfg.RunDir)
+	if err != nil {
+		r.shutdown(0)
+		return err
+	}
+	defer os.Remove(socketPath(cfg.RunDir)) //nolint:errcheck // the next router replaces it anyway
+	return r.run(ctx, socket)
+}
+
+func newRouter(cfg Config) *router {
+	r := &router{
+		log: cfg.Log, runDir: cfg.RunDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
+		started: time.Now(), closing: make(chan struct{}),
+		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{},
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.grace == 0 {
+		r.grace = 10 * time.Second
+	}
+	if r.maxHeld == 0 {
+		r.maxHeld = 4096
+	}
+	r.exchanges.New = func() any { return newExchange(r) }
+	r.current.Store(newSnapshot(nil))
+	return r
+}
+
+// run serves the control socket and looks after addresses that could not be
+// opened, until ctx ends.
+func (r *router) run(ctx context.Context, socket net.Listener) error {
+	control := &http.Server{Handler: r.control(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: debugLog(r.log)}
+	ended := make(chan error, 1)
+	go func() { ended <- control.Serve(socket) }()
+	r.log.Info("router serves", "socket", socketPath(r.runDir), "environments", len(r.envs))
+
+	retry := time.NewTicker(time.Second)
+	defer retry.Stop()
+	for {
+		select {
+		case <-retry.C:
+			r.reopen(ctx)
+		case <-ctx.Done():
+			r.log.Info("router ends", "grace", r.grace)
+			r.shutdown(r.grace)
+			return control.Close()
+		case err := <-ended:
+			r.shutdown(r.grace)
+			if errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			return fault.New(fault.Unavailable, "the control socket failed: %w", err).At(socketPath(r.runDir))
+		}
+	}
+}
+
+// shutdown stops accepting, lets requests finish within grace and cuts the rest.
+func (r *router) shutdown(grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	r.mu.Lock()
+	open := r.listeners
+	r.listeners = map[string]*listener{}
+	close(r.closing)
+	r.mu.Unlock()
+
+	var wg sync.WaitGroup
+	for _, l := range open {
+		wg.Go(func() { l.drain(ctx) })
+	}
+	wg.Wait()
+	r.awaitIdle(ctx)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, env := range r.envs {
+		for _, b := range env.backends {
+			b.cut()
+		}
+		for _, b := range env.leaving {
+			b.forget()
+		}
+	}
+}
+
+// ending reports whether shutdown has begun.
+func (r *router) ending() bool {
+	select {
+	case <-r.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitIdle waits for the requests that http.Server.Shutdown does not know of:
+// upgraded connections.
+func (r *router) awaitIdle(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for r.active.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package router
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// counters are those of one service since the router started.
+type counters struct {
+	requests atomic.Int64
+	classes  [6]atomic.Int64 // answers by status class; [0] is unused
+	failed   atomic.Int64
+	retried  atomic.Int64
+	held     atomic.Int64
+	gone     atomic.Int64
+	warnedAt atomic.Int64 // Unix nanoseconds
+}
+
+// mayWarn reports whether to log a failure: at most one a second for a service.
+func (c *counters) mayWarn(now time.Time) bool {
+	last := c.warnedAt.Load()
+	return now.UnixNano()-last >= int64(time.Second) && c.warnedAt.CompareAndSwap(last, now.UnixNano())
+}
+
+func (c *counters) answered(status int) {
+	if class := status / 100; class >= 1 && class <= 5 {
+		c.classes[class].Add(1)
+	}
+}
+
+// Status is everything that the data plane tells of one environment.
+type Status struct {
+	rollout.Key
+	rollout.RouterStatus
+	Listen    string          `json:"listen,omitempty"`
+	Listening bool            `json:"listening"` // whether the address is open
+	Cut       int64           `json:"cut"`       // requests cut at the end of a drain, since the router started
+	Services  []ServiceStatus `json:"services"`
+}
+
+// ServiceStatus counts what a service did since the router started.
+type ServiceStatus struct {
+	Name     string `json:"name"`
+	Requests int64  `json:"requests"`
+	Status1  int64  `json:"status1xx"` // upgraded connections
+	Status2  int64  `json:"status2xx"`
+	Status3  int64  `json:"status3xx"`
+	Status4  int64  `json:"status4xx"`
+	Status5  int64  `json:"status5xx"`
+	Failed   int64  `json:"failed"`  // answered 502 or 503 by the router, or broken off by the backend
+	Retried  int64  `json:"retried"` // sent to another backend after a failure
+	Held     int64  `json:"held"`    // had to wait for a backend
+	Gone     int64  `json:"gone"`    // given up by the client
+}
+
+// status reports one environment; ok is false if the router knows none.
+func (r *router) status(key rollout.Key) (s Status, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	env := r.envs[key]
+	if env == nil {
+		return Status{Key: key, RouterStatus: rollout.RouterStatus{InFlight: map[string]int{}}, Services: []ServiceStatus{}}, false
+	}
+	return r.describe(key, env), true
+}
+
+func (r *router) describe(key rollout.Key, env *environment) Status {
+	env.prune()
+	s := Status{
+		Key: key, Listen: env.table.Listen, Listening: r.listeners[env.table.Listen] != nil, Cut: env.cut,
+		RouterStatus: rollout.RouterStatus{Generation: env.table.Generation, InFlight: map[string]int{}},
+		Services:     []ServiceStatus{},
+	}
+	for id, b := range env.backends {
+		s.InFlight[id] += b.inFlight()
+	}
+	for _, b := range env.leaving {
+		s.InFlight[b.id] += b.inFlight()
+	}
+	for _, svc := range env.table.Services {
+		s.Services = append(s.Services, env.counters[svc.Name].describe(svc.Name))
+	}
+	return s
+}
+
+func (c *counters) describe(name string) ServiceStatus {
+	return ServiceStatus{
+		Name: name, Requests: c.requests.Load(), Failed: c.failed.Load(), Retried: c.retried.Load(), Held: c.held.Load(), Gone: c.gone.Load(),
+		Status1: c.classes[1].Load(), Status2: c.classes[2].Load(), Status3: c.classes[3].Load(), Status4: c.classes[4].Load(), Status5: c.classes[5].Load(),
+	}
+}

@@ -1,0 +1,151 @@
+package router
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// Limits of a table, far above what is meant to be used.
+const (
+	maxServices = 1000
+	maxBackends = 10000
+	maxWeight   = 1_000_000
+	maxWait     = time.Hour // of Hold and Drain
+	maxName     = 253
+)
+
+// normal returns a checked copy of a table in its one spelling: lower-case
+// hosts, paths without a final slash, services and backends sorted. Everything
+// wrong with it is in one Invalid fault.
+func normal(env rollout.Key, in rollout.Table) (rollout.Table, error) {
+	c := checker{}
+	c.name("application", env.App)
+	c.name("environment", env.Env)
+	c.need(in.Generation >= 1, "generation %d is not above 0", in.Generation)
+	out := rollout.Table{Generation: in.Generation, Listen: in.Listen, Services: []rollout.Service{}}
+	if in.Listen != "" || len(in.Services) > 0 {
+		c.address("listen address", in.Listen, true)
+	}
+	c.need(len(in.Services) <= maxServices, "%d services are more than %d", len(in.Services), maxServices)
+	ids := map[string]bool{}
+	for _, svc := range in.Services {
+		out.Services = append(out.Services, c.service(svc, ids))
+	}
+	c.need(len(ids) <= maxBackends, "%d backends are more than %d", len(ids), maxBackends)
+	slices.SortStableFunc(out.Services, func(a, b rollout.Service) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(out.Services); i++ {
+		c.need(out.Services[i].Name != out.Services[i-1].Name, "service %q is there twice", out.Services[i].Name)
+	}
+	if len(c.wrong) > 0 {
+		return rollout.Table{}, fault.New(fault.Invalid, "the routing table is wrong").At(env.String()).Detail(c.wrong...)
+	}
+	return out, nil
+}
+
+// checker collects what is wrong, up to a readable number of lines.
+type checker struct{ wrong []string }
+
+func (c *checker) need(ok bool, format string, args ...any) {
+	if !ok && len(c.wrong) < 20 {
+		c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *checker) service(in rollout.Service, ids map[string]bool) rollout.Service {
+	c.name("service", in.Name)
+	out := in
+	out.Host = strings.ToLower(strings.TrimSuffix(in.Host, "."))
+	c.need(validHost(out.Host), "service %q: host %q is not a host name or IP address without port", in.Name, in.Host)
+	c.need(strings.HasPrefix(in.Path, "/") && !strings.ContainsAny(in.Path, "?#"), "service %q: path %q must begin with / and have no ? or #", in.Name, in.Path)
+	out.Path = strings.TrimRight(in.Path, "/") + "/"
+	if out.Path != "/" {
+		out.Path = strings.TrimSuffix(out.Path, "/")
+	}
+	c.need(in.Hold >= 0 && in.Hold <= maxWait, "service %q: hold %s is not within 0s to %s", in.Name, in.Hold, maxWait)
+	c.need(in.Drain >= 0 && in.Drain <= maxWait, "service %q: drain %s is not within 0s to %s", in.Name, in.Drain, maxWait)
+	out.Backends = []rollout.Backend{}
+	for _, b := range in.Backends {
+		c.name("backend", b.ID)
+		c.need(!ids[b.ID], "backend %q is there twice", b.ID)
+		ids[b.ID] = true
+		c.address("backend "+strconv.Quote(b.ID)+": address", b.Address, false)
+		c.need(b.Weight >= 0 && b.Weight <= maxWeight, "backend %q: weight %d is not within 0 to %d", b.ID, b.Weight, maxWeight)
+		out.Backends = append(out.Backends, b)
+	}
+	slices.SortStableFunc(out.Backends, func(a, b rollout.Backend) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// name checks an identifier: it ends up in URLs, logs and the state file.
+func (c *checker) name(what, s string) {
+	ok := s != "" && len(s) <= maxName && s != "." && s != ".."
+	for _, r := range s {
+		ok = ok && r > ' ' && r < 0x7f && r != '/'
+	}
+	c.need(ok, "%s %q is not a name", what, s)
+}
+
+func (c *checker) address(what, s string, anyHost bool) {
+	host, port, err := net.SplitHostPort(s)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	c.need(err == nil && perr == nil && n > 0 && (anyHost || host != "") && validHost(host), "%s %q is not host:port with a port of 1 to 65535", what, s)
+}
+
+// validHost accepts the empty host, an IP address or a host name.
+func validHost(s string) bool {
+	if s == "" || net.ParseIP(s) != nil {
+		return true
+	}
+	if len(s) > maxName {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// collisions finds services of a table that would answer for the same host and
+// path on the same address as another one, here or in another environment.
+func collisions(env rollout.Key, table rollout.Table, others map[rollout.Key]*environment) error {
+	type place struct{ host, path string }
+	taken := map[place]string{}
+	for key, other := range others {
+		if key == env || other.table.Listen != table.Listen {
+			continue
+		}
+		for _, svc := range other.table.Services {
+			taken[place{svc.Host, svc.Path}] = key.String() + " " + svc.Name
+		}
+	}
+	var lines []string
+	for _, svc := range table.Services {
+		at := place{svc.Host, svc.Path}
+		me := env.String() + " " + svc.Name
+		if who, ok := taken[at]; ok {
+			lines = append(lines, fmt.Sprintf("%s%s is asked for by %s and held by %s", hostOrAny(svc.Host), svc.Path, me, who))
+		}
+		taken[at] = me
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return fault.New(fault.Conflict, "two services want the same requests on %s", table.Listen).At(env.String()).Detail(lines...).
+		Mend("give one of them another host or path under route:, or the environment another listen:")
+}
+
+func hostOrAny(host string) string {
+	if host == "" {
+		return "any host, path "
+	}
+	return host
+}
