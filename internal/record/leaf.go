@@ -13,12 +13,20 @@ import (
 // MaxLeaf is the largest leaf, in bytes.
 const MaxLeaf = 1 << 20
 
+// Validate says whether the entry can be in a record: it says what and who.
+func (e Entry) Validate() error {
+	if e.Index < 0 || e.Kind == "" || e.Actor == "" {
+		return fmt.Errorf("record: entry %d of kind %q by %q: an entry has an index, a kind and an actor", e.Index, e.Kind, e.Actor)
+	}
+	return nil
+}
+
 // Leaf gives the entry's bytes in the record: JSON in the canonical form of
 // RFC 8785 (https://www.rfc-editor.org/rfc/rfc8785), its time in UTC. Text that is
 // not UTF-8 is carried with U+FFFD in the place of what is wrong.
 func (e Entry) Leaf() ([]byte, error) {
-	if e.Index < 0 || e.Kind == "" || e.Actor == "" {
-		return nil, fmt.Errorf("record: entry %d of kind %q by %q: an entry has an index, a kind and an actor", e.Index, e.Kind, e.Actor)
+	if err := e.Validate(); err != nil {
+		return nil, err
 	}
 	e.Time = e.Time.UTC()
 	raw, err := json.Marshal(e)
