@@ -1,0 +1,300 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// Config says where a Platform keeps its things. RunDir, LogDir, Objects, Runc and
+// Shim are required.
+type Config struct {
+	RunDir  string       // R; a server has one of its own
+	LogDir  string       // output goes to LogDir/<app>/<env>/<instance>.log
+	Objects string       // the object store's data layer, which also holds the seals
+	Runc    string       // path of the OCI runtime
+	Shim    string       // path of ashlar-shim
+	Subnet  netip.Prefix // of the bridge; zero: a free /20 of 10.213.0.0/16
+	Log     *slog.Logger
+	Now     func() time.Time // default time.Now
+
+	LogSize  int64 // bytes of one output file before it is rotated; default 8 MiB
+	LogFiles int   // output files per instance, the current one included; default 3
+	KeepLogs int   // outputs of removed instances that are kept per environment; default 10
+
+	plain string // tests: this directory is every instance's root
+}
+
+// Platform runs instances on this host. Its methods are safe for concurrent use.
+type Platform struct {
+	cfg     Config
+	server  string // short name of this server on this host, from RunDir
+	network *network
+	changes chan struct{}
+	ctx     context.Context // of everything that watches; ended by Close
+	cancel  context.CancelFunc
+	watches sync.WaitGroup
+
+	mu        sync.Mutex
+	instances map[string]*instance
+}
+
+// New opens the run directory and adopts the instances that are there.
+func New(ctx context.Context, cfg Config) (*Platform, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(cfg.RunDir))
+	p := &Platform{
+		cfg:       cfg,
+		server:    hex.EncodeToString(sum[:3]),
+		changes:   make(chan struct{}, 1),
+		instances: map[string]*instance{},
+	}
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for _, dir := range []string{p.instancesDir(), p.runcRoot()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(dir)
+		}
+	}
+	var err error
+	if p.network, err = openNetwork(cfg.RunDir, "ash-"+p.server, cfg.Subnet); err != nil {
+		return nil, err
+	}
+	if err := p.adopt(ctx); err != nil {
+		return nil, errors.Join(err, p.Close(ctx))
+	}
+	return p, nil
+}
+
+func (c *Config) complete() error {
+	var err error
+	for _, path := range []*string{&c.RunDir, &c.LogDir, &c.Objects, &c.Runc, &c.Shim} {
+		if *path == "" {
+			return fault.New(fault.Internal, "local platform: a directory or program is not set")
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	for _, program := range []string{c.Runc, c.Shim} {
+		if err := executable(program); err != nil {
+			return err
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.LogSize <= 0 {
+		c.LogSize = 8 << 20
+	}
+	if c.LogFiles <= 0 {
+		c.LogFiles = 3
+	}
+	if c.KeepLogs <= 0 {
+		c.KeepLogs = 10
+	}
+	return nil
+}
+
+func executable(program string) error {
+	info, err := os.Stat(program)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.Unavailable, "%s is not there", filepath.Base(program)).At(program).
+			Mend("run  make build  or name its place, see  ashlar doctor")
+	case err != nil:
+		return fault.New(fault.Unavailable, "look at %s: %w", filepath.Base(program), err).At(program)
+	case info.IsDir() || info.Mode()&0o111 == 0:
+		return fault.New(fault.Unavailable, "%s is not a program", filepath.Base(program)).At(program)
+	}
+	return nil
+}
+
+func (p *Platform) instancesDir() string         { return filepath.Join(p.cfg.RunDir, "i") }
+func (p *Platform) instanceDir(id string) string { return filepath.Join(p.instancesDir(), id) }
+func (p *Platform) runcRoot() string             { return filepath.Join(p.cfg.RunDir, "runc") }
+func (p *Platform) cgroup(id string) string      { return filepath.Join("/ashlar", p.server, id) }
+func (p *Platform) logFile(k rollout.Key, id string) string {
+	return filepath.Join(p.cfg.LogDir, k.App, k.Env, id+".log")
+}
+
+// Start creates and starts the instance, see engine.Platform.
+func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
+	if err := p.check(env, in, spec); err != nil {
+		return err
+	}
+	inst, mine := p.claim(env, in, spec)
+	if !mine {
+		return inst.awaitBirth(ctx)
+	}
+	err := p.create(ctx, inst)
+	if err != nil {
+		p.cfg.Log.Warn("instance not started", "instance", in.ID, "err", err)
+		err = p.takeBack(ctx, inst, err)
+	}
+	inst.birth(err)
+	p.signal()
+	return err
+}
+
+// claim makes the instance known as one that is about to be; it is not mine if it is known already.
+func (p *Platform) claim(env rollout.Key, in rollout.Instance, spec release.Spec) (inst *instance, mine bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.instances[in.ID]; known != nil {
+		return known, false
+	}
+	m := meta{Key: env, Instance: in, Spec: spec, Link: p.linkName(in.ID), CreatedAt: p.cfg.Now()}
+	inst = newInstance(p, m)
+	p.instances[in.ID] = inst
+	return inst, true
+}
+
+// takeBack removes an instance that could not be started. If even that fails it
+// stays known, as exited, so that List reports it and Remove tries again.
+func (p *Platform) takeBack(ctx context.Context, inst *instance, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+	defer cancel()
+	if err := p.purge(ctx, inst); err != nil {
+		inst.lose("it could not be started, and not be taken away: " + err.Error())
+		return fault.Of(cause).Detail("what was made of it is still there: " + err.Error())
+	}
+	p.forget(inst)
+	return cause
+}
+
+func (p *Platform) forget(inst *instance) {
+	p.network.release(inst.meta.Address)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.instances, inst.meta.Instance.ID)
+}
+
+func (p *Platform) find(id string) *instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.instances[id]
+}
+
+// Stop asks the instance to end, see engine.Platform.
+func (p *Platform) Stop(ctx context.Context, id string) error {
+	inst := p.find(id)
+	if inst == nil || inst.awaitBirth(ctx) != nil {
+		return ctx.Err()
+	}
+	return inst.stop(ctx)
+}
+
+// Remove takes everything of the instance away, see engine.Platform.
+func (p *Platform) Remove(ctx context.Context, id string) error {
+	inst := p.find(id)
+	if inst == nil {
+		return nil
+	}
+	if err := inst.awaitBirth(ctx); ctx.Err() != nil {
+		return err
+	}
+	inst.removal.Lock()
+	defer inst.removal.Unlock()
+	if p.find(id) != inst {
+		return nil // somebody else has just done it
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	if err := p.purge(ctx, inst); err != nil {
+		return fault.New(fault.Internal, "take away instance %s: %w", id, err).At(p.instanceDir(id))
+	}
+	p.forget(inst)
+	p.signal()
+	return nil
+}
+
+// List reports every instance of the environment, see engine.Platform.
+func (p *Platform) List(ctx context.Context, env rollout.Key) ([]rollout.Observed, error) {
+	p.mu.Lock()
+	var found []*instance
+	for _, inst := range p.instances {
+		if inst.meta.Key == env {
+			found = append(found, inst)
+		}
+	}
+	p.mu.Unlock()
+	seen := make([]rollout.Observed, 0, len(found))
+	for _, inst := range found {
+		seen = append(seen, inst.observed())
+	}
+	return seen, ctx.Err()
+}
+
+// Changes is signalled after any instance changed phase.
+func (p *Platform) Changes() <-chan struct{} { return p.changes }
+
+func (p *Platform) signal() {
+	select {
+	case p.changes <- struct{}{}:
+	default: // one is under way already
+	}
+}
+
+// Close stops watching; the instances go on. If there is none, the bridge and the
+// server's control groups go too.
+func (p *Platform) Close(ctx context.Context) error {
+	p.cancel()
+	p.mu.Lock()
+	left := len(p.instances)
+	for _, inst := range p.instances {
+		inst.unwatch()
+	}
+	p.mu.Unlock()
+	p.watches.Wait()
+	if left > 0 {
+		return ctx.Err()
+	}
+	return errors.Join(p.network.teardown(), removeCgroups(filepath.Join("ashlar", p.server)), ctx.Err())
+}
+
+// check refuses what can be known to be impossible before anything is made.
+func (p *Platform) check(env rollout.Key, in rollout.Instance, spec release.Spec) error {
+	for _, name := range []string{env.App, env.Env, in.Component, in.ID} {
+		if !plainName(name) {
+			return fault.New(fault.Invalid, "%q cannot name an instance, its component or its environment", name)
+		}
+	}
+	if len(spec.Command) == 0 {
+		return fault.New(fault.Invalid, "component %s has no command", in.Component)
+	}
+	if spec.Health != nil && spec.Port == 0 {
+		return fault.New(fault.Invalid, "component %s has a health check but no port", in.Component)
+	}
+	if _, err := stopSignal(spec); err != nil {
+		return err
+	}
+	if sock := filepath.Join(p.instanceDir(in.ID), "sock"); len(sock) > 107 {
+		return fault.New(fault.Invalid, "the path of an instance's socket is %d bytes long, the kernel takes 107", len(sock)).
+			At(sock).Mend("choose a shorter directory with --dir or ASHLAR_DIR")
+	}
+	return nil
+}
+
+// plainName accepts letters, digits, dash, dot and underscore; not a leading dot.
+func plainName(s string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	return s != "" && len(s) <= 128 && s[0] != '.' && strings.Trim(s, letters) == ""
+}

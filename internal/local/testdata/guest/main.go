@@ -1,0 +1,178 @@
+// Command guest is the program that the integration tests run in instances. Its
+// first argument says how it behaves.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	behaviours := map[string]func(){
+		"serves": serve, "plain": wait, "sick": wait, "exits": exit, "stubborn": stubborn,
+		"leaks": leak, "fills": fill, "floods": flood, "eats": eat, "lines": lines, "looks": look, "child": child,
+		"flaps": flap, "dies": die,
+	}
+	act := behaviours[os.Args[1]]
+	if act == nil {
+		fmt.Fprintln(os.Stderr, "unknown behaviour", os.Args[1])
+		os.Exit(64)
+	}
+	act()
+}
+
+func handle() {
+	fmt.Println("started", time.Now().UnixNano())
+	go func() {
+		err := http.ListenAndServe(":"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/exit" {
+				os.Exit(7)
+			}
+			fmt.Fprintln(w, "hello from", os.Getenv("ASHLAR_INSTANCE"))
+		}))
+		fmt.Println(err)
+		os.Exit(1)
+	}()
+}
+
+func wait() {
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM, syscall.SIGQUIT)
+	fmt.Println("ended by", <-terms)
+}
+
+func serve() { handle(); wait() }
+
+func exit() { fmt.Println("farewell"); os.Exit(3) }
+
+func die() { _ = unix.Kill(os.Getpid(), unix.SIGSEGV); os.Exit(9) }
+
+func stubborn() {
+	signal.Ignore(syscall.SIGTERM)
+	handle()
+	select {}
+}
+
+// flap is ready, then not, then again, as the file in its tmpfs says.
+func flap() {
+	err := http.ListenAndServe(":"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/sick":
+			_ = os.WriteFile("/tmp/sick", nil, 0o600)
+		case "/well":
+			_ = os.Remove("/tmp/sick")
+		default:
+			if _, err := os.Stat("/tmp/sick"); err == nil {
+				http.Error(w, "the database is down", http.StatusServiceUnavailable)
+			}
+		}
+	}))
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// leak leaves children in sessions of their own that ignore every signal and hold the output.
+func leak() {
+	for range 3 {
+		cmd := exec.Command("/proc/self/exe", "child")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			fmt.Println(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	os.Exit(4)
+}
+
+func child() {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	select {}
+}
+
+func fill() {
+	f, err := os.Create("/tmp/big")
+	if err == nil {
+		_, err = io.Copy(f, endless{})
+	}
+	fmt.Println("full:", err)
+	os.Exit(5)
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func flood() {
+	block := bytes.Repeat([]byte{'x'}, 1<<16)
+	for range 64 {
+		_, _ = os.Stdout.Write(block)
+	}
+	fmt.Println("\nflooded")
+}
+
+func eat() {
+	var kept [][]byte
+	for {
+		kept = append(kept, bytes.Repeat([]byte{1}, 1<<20))
+	}
+}
+
+func lines() {
+	n, _ := strconv.Atoi(os.Args[2])
+	for i := range n {
+		fmt.Printf("line %06d %s\n", i, strings.Repeat("-", 80))
+	}
+	wait()
+}
+
+// look tells what it can see and do, one "name: value" a line.
+func look() {
+	say := func(name string, v any) { fmt.Printf("%s: %v\n", name, v) }
+	for _, path := range []string{"/file", "/dev/file", "/sys/file", "/etc/file", "/proc/sys/kernel/hostname", "/bin/guest"} {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err == nil {
+			_ = f.Close()
+		}
+		say("write "+path, err)
+	}
+	program, _ := os.ReadFile("/proc/self/exe")
+	say("write tmp", os.WriteFile("/tmp/program", program, 0o755))
+	say("exec tmp", exec.Command("/tmp/program", "exits").Run())
+	fd, err := unix.MemfdCreate("x", unix.MFD_EXEC)
+	say("memfd exec", err)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	if fd, err = unix.MemfdCreate("x", 0); err == nil {
+		_, _ = unix.Write(fd, program)
+		say("exec memfd", exec.Command("/proc/self/fd/"+strconv.Itoa(fd), "exits").Run())
+	}
+	_, err = unix.Open("/proc/sys/vm/memfd_noexec", unix.O_WRONLY, 0)
+	say("memfd sysctl", err)
+	host, _ := os.Hostname()
+	say("hostname", host)
+	say("uid", os.Getuid())
+	say("gid", os.Getgid())
+	say("env", strings.Join(os.Environ(), " "))
+	for _, name := range []string{"/proc/self/status", "/proc/self/mounts", "/proc/net/route", "/proc/net/dev"} {
+		b, _ := os.ReadFile(name)
+		for line := range strings.Lines(string(b)) {
+			fmt.Print(name, "| ", line)
+		}
+	}
+	say("mount", unix.Mount("none", "/tmp", "tmpfs", 0, ""))
+	say("reach", func() error { _, err := http.Get("http://192.0.2.1/"); return err }())
+	say("null", func() error { f, err := os.OpenFile("/dev/null", os.O_RDWR, 0); _ = f.Close(); return err }())
+}

@@ -1,0 +1,288 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/ashlar-infra/ashlar/internal/conformance"
+	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// The programs that every test of this package needs, built once.
+var programs struct{ runc, shim, root string }
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ashlar-local")
+	if err == nil {
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+		err = prepare(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare the integration tests:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func prepare(dir string) error {
+	programs.runc = "../../bin/runc"
+	if _, err := os.Stat(programs.runc); err != nil {
+		if err := build(programs.runc, "1", "-tags", "seccomp", "github.com/opencontainers/runc"); err != nil {
+			return err
+		}
+	}
+	programs.shim = filepath.Join(dir, "ashlar-shim")
+	if err := build(programs.shim, "0", "-trimpath", "-ldflags=-s -w", "../../cmd/ashlar-shim"); err != nil {
+		return err
+	}
+	programs.root = filepath.Join(dir, "root")
+	for _, d := range []string{"proc", "sys", "dev", "tmp", "etc", "bin", "home"} {
+		if err := os.MkdirAll(filepath.Join(programs.root, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(programs.root, "etc/plain"), []byte("text\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(programs.root, "bin/garbage"), []byte("\x00no program\n"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	return build(filepath.Join(programs.root, "bin/guest"), "0", "-trimpath", "./testdata/guest")
+}
+
+func build(out, cgo string, args ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-o", out}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %v: %w\n%s", args, err, b)
+	}
+	return nil
+}
+
+// world is a platform in directories of its own. When its test ends, everything
+// is removed, and the host is as it was before.
+type world struct {
+	t   *testing.T
+	cfg Config
+	*Platform
+}
+
+var env = rollout.Key{App: "app", Env: "test"}
+
+func newWorld(t *testing.T, change ...func(*Config)) *world {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the integration tests of package local need root")
+	}
+	dir, err := os.MkdirTemp("", "ash") // short: socket paths are limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, cfg: Config{
+		RunDir: filepath.Join(dir, "run"), LogDir: filepath.Join(dir, "logs"), Objects: filepath.Join(dir, "objects"),
+		Runc: programs.runc, Shim: programs.shim, plain: programs.root,
+		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}}
+	for _, c := range change {
+		c(&w.cfg)
+	}
+	sum := sha256.Sum256([]byte(w.cfg.RunDir))
+	mark := hex.EncodeToString(sum[:3])
+	before := hostState(t, w.cfg.RunDir, mark)
+	w.open(t)
+	t.Cleanup(func() {
+		w.removeAll()
+		if err := w.Close(context.Background()); err != nil {
+			t.Error("close:", err)
+		}
+		if diff := cmp.Diff(before, hostStateSettled(t, w.cfg.RunDir, mark, before)); diff != "" {
+			t.Errorf("left on the host (-before +after):\n%s", diff)
+		}
+		if left, _ := filepath.Glob(filepath.Join(w.cfg.RunDir, "i", "*")); len(left) > 0 {
+			t.Errorf("files left: %v", left)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) open(t *testing.T) {
+	t.Helper()
+	p, err := New(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Platform = p
+}
+
+// reopen lets a new server take over.
+func (w *world) reopen(t *testing.T) {
+	t.Helper()
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.open(t)
+}
+
+func (w *world) removeAll() {
+	w.mu.Lock()
+	var ids []string
+	for id := range w.instances {
+		ids = append(ids, id)
+	}
+	w.mu.Unlock()
+	for _, id := range ids {
+		if err := w.Remove(context.Background(), id); err != nil {
+			w.t.Errorf("remove %s: %v", id, err)
+		}
+	}
+}
+
+// hostState lists what an instance could leave behind: mounts, links, control
+// groups and processes that have to do with the run directory or the server's short name.
+func hostState(t *testing.T, runDir, mark string) []string {
+	t.Helper()
+	var out []string
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, runDir) || strings.Contains(line, programs.root) {
+			out = append(out, "mount "+strings.TrimSpace(line))
+		}
+	}
+	out = append(out, links(t, mark)...)
+	groups, err := cgroupDirs(filepath.Join("ashlar", mark))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups {
+		out = append(out, "cgroup "+g)
+	}
+	return append(out, processes(t, runDir)...)
+}
+
+func links(t *testing.T, mark string) []string {
+	t.Helper()
+	all, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	bridge := -1
+	for _, l := range all {
+		if l.Attrs().Name == "ash-"+mark {
+			bridge = l.Attrs().Index
+			out = append(out, "bridge "+l.Attrs().Name)
+		}
+	}
+	for _, l := range all {
+		if bridge >= 0 && l.Attrs().MasterIndex == bridge {
+			out = append(out, "link "+l.Attrs().Name)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// processes finds shims, runtimes and programs: by argument, or by what they have as root.
+func processes(t *testing.T, runDir string) []string {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, d := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(d))
+		args, _ := os.ReadFile(filepath.Join(d, "cmdline"))
+		group, _ := os.ReadFile(filepath.Join(d, "cgroup"))
+		text := strings.ReplaceAll(string(args), "\x00", " ")
+		sum := sha256.Sum256([]byte(runDir))
+		if strings.Contains(text, runDir) || strings.Contains(string(group), "/ashlar/"+hex.EncodeToString(sum[:3])+"/") {
+			out = append(out, fmt.Sprintf("process %d %s", pid, text))
+		}
+	}
+	return out
+}
+
+// hostStateSettled gives the kernel and reaped children a moment.
+func hostStateSettled(t *testing.T, runDir, mark string, want []string) []string {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		got := hostState(t, runDir, mark)
+		if cmp.Equal(got, want) || time.Now().After(deadline) {
+			return got
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// spec is a guest's.
+func spec(behaviour string, change ...func(*release.Spec)) release.Spec {
+	s := release.Spec{
+		Command: []string{"/bin/guest", behaviour}, WorkDir: "/", UID: 65532, GID: 65532,
+		StopSignal: "SIGTERM", StopGraceMS: 10_000, PIDs: 64,
+		Tmpfs: []release.Tmpfs{{Path: "/tmp", Size: 8 << 20, Mode: 0o1777}},
+	}
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+func serving(s *release.Spec) {
+	s.Port = 8080
+	s.Health = &release.Health{HTTP: "/healthz", IntervalMS: 50, TimeoutMS: 1000, Successes: 1, Failures: 3, StartMS: 30_000}
+}
+
+func conformanceSpec(b conformance.Behaviour) release.Spec {
+	switch b {
+	case conformance.Serves, conformance.Sick:
+		return spec(string(b), serving)
+	case conformance.Stubborn:
+		return spec(string(b), serving, func(s *release.Spec) { s.StopGraceMS = 300 })
+	case conformance.Missing:
+		return spec(string(b), func(s *release.Spec) { s.Command[0] = "/bin/nothing" })
+	}
+	return spec(string(b))
+}
+
+func TestPlatform(t *testing.T) {
+	conformance.Platform(t, func(t *testing.T) conformance.PlatformWorld {
+		w := newWorld(t)
+		return conformance.PlatformWorld{
+			Platform: w,
+			Spec:     conformanceSpec,
+			Reopen: func(t *testing.T) engine.Platform {
+				w.reopen(t)
+				return w
+			},
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package shim
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// The files of an instance's directory that the shim reads or writes.
+const (
+	ConfigFile = "shim.json"   // Config, written before the shim starts
+	SpecFile   = "config.json" // the OCI runtime specification
+	SocketFile = "sock"        // the control socket, mode 0600
+	LockFile   = "lock"        // locked as long as the shim lives; holds its process ID
+	StateFile  = "state.json"  // the last Message of a shim whose program was started
+	ExitFile   = "exit.json"   // Exit, durable
+	RootDir    = "root"        // where the sealed root is mounted, seen by the shim alone
+	PIDFile    = "pid"         // of the program, written by runc
+	RuncLog    = "runc.log"    // what runc had to say, JSON lines
+	ErrorFile  = "shim.log"    // the shim's own standard error
+)
+
+// FirstFD and LockFD are the descriptors a shim is born with: one end of a
+// socket pair that speaks the protocol, and the locked LockFile.
+const (
+	FirstFD = 3
+	LockFD  = 4
+)
+
+// Config is what a shim is told.
+type Config struct {
+	ID       string          `json:"id"`
+	Runc     string          `json:"runc"`           // path of the runtime
+	RuncRoot string          `json:"runcRoot"`       // its state directory
+	Objects  string          `json:"objects"`        // the object store's data layer
+	Seals    []digest.Digest `json:"seals"`          // top layer first
+	Log      string          `json:"log"`            // output file; rotated to .1, .2, …
+	LogSize  int64           `json:"logSize"`        // bytes of one file
+	LogFiles int             `json:"logFiles"`       // how many files, the current one included
+	Signal   int             `json:"signal"`         // that asks the program to end
+	Grace    time.Duration   `json:"grace"`          // from Signal to SIGKILL
+	Dir      string          `json:"root,omitempty"` // bind this directory instead of mounting Seals
+}
+
+// State is how far an instance has come.
+type State string
+
+// The states, see the package comment.
+const (
+	Creating State = "creating"
+	Created  State = "created"
+	Running  State = "running"
+	Stopping State = "stopping"
+	Exited   State = "exited"
+	Failed   State = "failed"
+)
+
+// The orders that a shim takes.
+const (
+	OpStart = "start" // created -> running; the answer comes when the program was started
+	OpStop  = "stop"  // running -> stopping; answered at once, the shim does the waiting
+	OpKill  = "kill"  // SIGKILL now
+)
+
+// Request is one order, one JSON value on the socket.
+type Request struct {
+	Seq uint64 `json:"seq"` // from 1; comes back in the answer
+	Op  string `json:"op"`
+}
+
+// Message is what a shim says: on connecting, on every change of state, and in
+// answer to each Request.
+type Message struct {
+	Re      uint64    `json:"re,omitempty"` // Request.Seq that this answers; 0: nobody asked
+	State   State     `json:"state"`
+	PID     int       `json:"pid,omitempty"` // of the program, in the host's numbering
+	Started time.Time `json:"started,omitzero"`
+	Error   *Failure  `json:"error,omitempty"` // with Failed, or in answer to an order that failed
+	Exit    *Exit     `json:"exit,omitempty"`  // with Exited
+}
+
+// Failure is what went wrong, in the words of who refused.
+type Failure struct {
+	Step string `json:"step"` // mount, create, start, log, order
+	Text string `json:"text"`
+}
+
+// Error renders the failure.
+func (f *Failure) Error() string { return f.Step + ": " + f.Text }
+
+// Exit is how the program ended.
+type Exit struct {
+	Code   int       `json:"code"`             // 128+signal when a signal ended it
+	Signal string    `json:"signal,omitempty"` // e.g. SIGKILL
+	OOM    bool      `json:"oom,omitempty"`    // its memory limit killed one of its processes
+	At     time.Time `json:"at"`
+	Tail   []string  `json:"tail,omitempty"` // last output lines
+}
