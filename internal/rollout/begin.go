@@ -15,6 +15,7 @@ import (
 const (
 	KindDeploy   = "deploy"
 	KindRollback = "rollback"
+	KindDown     = "down" // to nothing: the target has no components
 )
 
 // Request is what somebody asks of an environment.

@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// Down begins a rollout that leaves nothing of the environment running: its
+// address closes, requests under way finish, every instance is stopped and
+// removed. It is a rollout like any other, to the current release without its
+// components; deploying that release again brings it back.
+func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key, reason string) (rollout.Rollout, error) {
+	m := e.memory(key)
+	m.Lock()
+	defer m.Unlock()
+	state, version, err := e.Store.State(ctx, key)
+	if err != nil {
+		return rollout.Rollout{}, fmt.Errorf("read the state of %s: %w", key, err)
+	}
+	if state.Rollout == nil && (state.Current == nil || len(state.Current.Components) == 0) {
+		return rollout.Rollout{}, fault.New(fault.NotFound, "nothing is running in %s", key)
+	}
+	q := rollout.Request{Kind: rollout.KindDown, Actor: actor, Reason: reason}
+	if c := state.Current; c != nil {
+		q.To = rollout.Target{Release: c.Release, Number: c.Number, Platform: c.Platform, Strategy: c.Strategy}
+	} else {
+		q.To.Strategy = state.Rollout.To.Strategy // Begin refuses: a rollout is in flight
+	}
+	next, events, err := rollout.Begin(now, state, q)
+	if err != nil {
+		return rollout.Rollout{}, err
+	}
+	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, q.Actor, next, events, state)); err != nil {
+		return rollout.Rollout{}, fmt.Errorf("record the rollout: %w", err)
+	}
+	m.refused = nil
+	e.Wake(key)
+	return *next.Rollout, nil
+}
