@@ -45,7 +45,7 @@ type GoSource struct {
 // FilesSource copies files that match globs.
 type FilesSource struct {
 	From    []string // globs relative to the definition, ** allowed; a pattern that matches nothing is an error
-	Base    string   // prefix (relative to the definition) that is stripped from a match before it is joined to To; default: the longest glob-free directory of the pattern
+	Base    string   // prefix (relative to the definition) that is stripped from a match before it is joined to To; empty: GlobBase of each pattern
 	To      string   // absolute destination directory, or the file itself when From is one plain file and To has no trailing slash
 	Mode    *uint32  // permission bits of files; default 0644, or 0755 where the source has an executable bit
 	UID     int      // owner
@@ -57,7 +57,7 @@ type FilesSource struct {
 type DebianSource struct {
 	Suite      string            // e.g. bookworm
 	Archive    string            // base URL; default: the host's own apt sources for the suite
-	Components []string          // archive areas; default [main]
+	Components []string          // archive areas (`areas:` in the file); default [main]
 	Packages   []string          // names to install
 	Exclude    []string          // dependencies that are left out on purpose
 	Waive      map[string]string // package to the reason why its maintainer scripts may be ignored

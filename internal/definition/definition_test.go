@@ -1,6 +1,7 @@
 package definition_test
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -187,6 +188,50 @@ func TestTemplate(t *testing.T) {
 
 func TestReference(t *testing.T) {
 	golden(t, "../../docs/reference.md", definition.Reference())
+}
+
+// TestSchema holds that every key of the published schema is explained, and that it
+// names the draft it is written in.
+func TestSchema(t *testing.T) {
+	var doc map[string]any
+	if err := json.Unmarshal(definition.Schema(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if got := doc["$schema"]; got != "https://json-schema.org/draft/2020-12/schema" {
+		t.Errorf("$schema is %v", got)
+	}
+	defs := doc["$defs"].(map[string]any)
+	var walk func(where string, schema map[string]any)
+	walk = func(where string, schema map[string]any) {
+		keys, _ := schema["properties"].(map[string]any)
+		for key, value := range keys {
+			one := value.(map[string]any)
+			base := one
+			if ref, ok := one["$ref"].(string); ok {
+				base = defs[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
+			}
+			if one["description"] == nil && base["description"] == nil || base["title"] == nil {
+				t.Errorf("%s.%s has no title or description", where, key)
+			}
+			walk(where+"."+key, one)
+		}
+	}
+	walk("ashlar.yaml", doc)
+	for name, def := range defs {
+		walk(name, def.(map[string]any))
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	src, err := os.ReadFile("testdata/good.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := definition.Parse("ashlar.yaml", src, files); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // TestHostile holds that input made to hurt is refused at once.

@@ -26,6 +26,7 @@ func validate(root *node, s schemas, f *faults) {
 		return
 	}
 	e := &explainer{f: f, s: s, root: root, mistook: map[*node][]string{}}
+	e.names(root, s.root)
 	all := leaves(refused, nil)
 	slices.SortStableFunc(all, func(a, b *jsonschema.ValidationError) int {
 		return order(a.ErrorKind) - order(b.ErrorKind)
@@ -35,9 +36,31 @@ func validate(root *node, s schemas, f *faults) {
 	}
 }
 
-// leaves gives the refusals that have no further cause.
+// names finds the refused key names itself: the validator's own report of them may
+// carry another place (its InstanceLocation shares memory with later ones).
+func (e *explainer) names(n *node, r *rule) {
+	allowed := e.s.resolve(r.Names)
+	for _, p := range n.pairs {
+		if allowed != nil && !matches(allowed.Pattern, p.key) {
+			e.badName(n, allowed, p)
+		}
+		if child := e.s.child(r, p.key); child != nil {
+			e.names(p.val, child)
+		}
+	}
+	for _, item := range n.items {
+		if child := e.s.resolve(r.Items); child != nil {
+			e.names(item, child)
+		}
+	}
+}
+
+// leaves gives the refusals that have no further cause, but for those of names.
 func leaves(v *jsonschema.ValidationError, out []*jsonschema.ValidationError) []*jsonschema.ValidationError {
-	if _, names := v.ErrorKind.(*kind.PropertyNames); names || len(v.Causes) == 0 {
+	if _, names := v.ErrorKind.(*kind.PropertyNames); names {
+		return out
+	}
+	if len(v.Causes) == 0 {
 		return append(out, v)
 	}
 	for _, cause := range v.Causes {
@@ -64,8 +87,6 @@ func (e *explainer) explain(v *jsonschema.ValidationError) {
 		for _, name := range k.Properties {
 			e.unknownKey(n, r, v.InstanceLocation, name)
 		}
-	case *kind.PropertyNames:
-		e.badName(n, r, k.Property)
 	case *kind.Required:
 		e.missing(n, r, k.Missing)
 	case *kind.Type:
@@ -177,19 +198,13 @@ func firstKey(r *rule) string {
 }
 
 // badName reports a key that is not written as keys of the map n must be.
-func (e *explainer) badName(n *node, r *rule, name string) {
-	names := e.s.resolve(r.Names)
-	at := n.at
-	for _, p := range n.pairs {
-		if p.key == name {
-			at = p.at
-		}
-	}
-	fix := "write it like  " + flow(firstExample(names)) + ":"
-	if good := candidate(name, names); good != "" {
+func (e *explainer) badName(n *node, allowed *rule, p pair) {
+	fix := "write it like  " + flow(firstExample(allowed)) + ":"
+	if good := candidate(p.key, allowed); good != "" {
 		fix = "write  " + good + ":"
 	}
-	e.f.add(at, want(names), fix, "%q in %s is not %s", short(name), n.label, names.Title)
+	n.broken = true
+	e.f.add(p.at, want(allowed), fix, "%q in %s is not %s", short(p.key), n.label, allowed.Title)
 }
 
 func (e *explainer) missing(n *node, r *rule, keys []string) {

@@ -60,8 +60,10 @@ func candidate(text string, r *rule) string {
 	joined := strings.Join(strings.Fields(text), "")
 	dashed := strings.Join(strings.FieldsFunc(strings.ToLower(text), func(c rune) bool { return c == ' ' || c == '_' || c == '.' }), "-")
 	ways := []string{text, joined, strings.ToLower(joined), dashed, strings.ToUpper(joined), "/" + joined, strings.TrimRight(joined, "/"),
-		unitLetter.ReplaceAllString(strings.ToLower(joined), "$1$2"), joined + "s", joined + "MiB", joined + "iB", joined + "B",
-		"SIG" + strings.ToUpper(joined), "CAP_" + strings.ToUpper(joined)}
+		unitLetter.ReplaceAllString(strings.ToLower(joined), "$1$2"), joined + "s", joined + "MiB", joined + "iB", joined + "B"}
+	if len(r.Enum) > 0 {
+		ways = append(ways, "SIG"+strings.ToUpper(joined), "CAP_"+strings.ToUpper(joined))
+	}
 	for _, way := range ways {
 		if len(r.Enum) > 0 && slices.Contains(r.known(), way) {
 			return quoteIfNeeded(way)

@@ -56,7 +56,7 @@ func (p *page) value(written, r *rule) string {
 		return link(r.Title, p.plan(r.Others.Ref))
 	case r.Items != nil && r.Items.Ref != "" && len(p.s.resolve(r.Items).Properties) > 0:
 		return link(r.Title, p.plan(r.Items.Ref))
-	case r.form != "" && written.Ref != "":
+	case r.form != "" && written.Ref != "" && r.Pattern != "":
 		return link(r.Title, "values")
 	}
 	return r.Title
@@ -123,7 +123,7 @@ func meaning(r *rule) string {
 	if r.Minimum != nil && r.Maximum != nil && !r.wants("string") {
 		text += fmt.Sprintf(" From %.0f to %.0f.", *r.Minimum, *r.Maximum)
 	}
-	if len(r.Examples) > 0 && len(r.Enum) == 0 {
+	if d := string(r.Default); len(r.Examples) > 0 && len(r.Enum) == 0 && (d == "" || d == "{}" || d == "[]") {
 		text += " Example: `" + flow(r.Examples[0]) + "`"
 	}
 	return text
