@@ -62,6 +62,8 @@ func TestAttacks(t *testing.T) {
 		"change the last":                 {func(l *log) { l.leaves[n-1] = forged(t, n-1) }, Altered, n - 1, n - 1},
 		"make an entry empty":             {func(l *log) { l.leaves[4] = nil }, Altered, 4, 4},
 		"put one entry over another":      {func(l *log) { l.leaves[7] = l.leaves[2] }, Altered, 7, 7},
+		"put a later entry over another":  {func(l *log) { l.leaves[2] = l.leaves[5] }, Altered, 2, 2},
+		"insert a copy of a later entry":  {func(l *log) { l.leaves = slices.Insert(l.leaves, 6, l.leaves[9]) }, Inserted, 6, 6},
 		"drop one":                        {func(l *log) { l.leaves = slices.Delete(l.leaves, 6, 7) }, Missing, 6, 6},
 		"drop the first":                  {func(l *log) { l.leaves = slices.Delete(l.leaves, 0, 1) }, Missing, 0, 0},
 		"drop three":                      {func(l *log) { l.leaves = slices.Delete(l.leaves, 3, 6) }, Missing, 3, 5},

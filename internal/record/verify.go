@@ -93,8 +93,10 @@ type verifier struct {
 type mismatch struct {
 	index   int64
 	stored  *tlog.Hash // of the entry that belongs there; nil: not stored
+	stands  tlog.Hash  // of the entry that stands there
 	genuine int64      // index of the appended entry that stands there; -1: none
 	later   bool       // the entry that belongs there stands further on
+	again   bool       // the entry that stands there stands further on too
 }
 
 func (v *verifier) add(leaf []byte) error {
@@ -111,8 +113,9 @@ func (v *verifier) add(leaf []byte) error {
 	switch {
 	case v.leaf != nil:
 		v.leaf.later = v.leaf.later || v.leaf.belongs(leaf, computed[0])
+		v.leaf.again = v.leaf.again || computed[0] == v.leaf.stands
 	case stored[0] == nil || *stored[0] != computed[0]:
-		v.leaf = &mismatch{index: index, stored: stored[0]}
+		v.leaf = &mismatch{index: index, stored: stored[0], stands: computed[0]}
 		v.leaf.genuine, err = v.genuine(leaf, computed[0])
 		return err
 	}
@@ -230,19 +233,22 @@ func (v *verifier) verdict(intact bool) *Finding {
 
 func (m *mismatch) verdict(at func(Verdict, int64, string, ...any) *Finding) *Finding {
 	i := m.index
+	copied := m.genuine >= 0 && (m.genuine < i || m.again) // it stands in its own place too
 	switch {
-	case m.genuine > i && m.later:
+	case copied && m.later:
+		return at(Inserted, i, "entry %d stands a second time, in the place of entry %d", m.genuine, i)
+	case m.later && m.genuine >= 0:
 		return at(Reordered, i, "entry %d stands in the place of entry %d, which comes later", m.genuine, i)
-	case m.genuine > i+1:
+	case m.later:
+		return at(Inserted, i, "what stands in the place of entry %d was never appended", i)
+	case copied:
+		return at(Altered, i, "entry %d was overwritten with entry %d", i, m.genuine)
+	case m.genuine == i+1:
+		return at(Missing, i, "entry %d is missing", i)
+	case m.genuine > i:
 		f := at(Missing, i, "entries %d to %d are missing", i, m.genuine-1)
 		f.Last = m.genuine - 1
 		return f
-	case m.genuine > i:
-		return at(Missing, i, "entry %d is missing", i)
-	case m.later && m.genuine >= 0:
-		return at(Inserted, i, "entry %d stands a second time, in the place of entry %d", m.genuine, i)
-	case m.later:
-		return at(Inserted, i, "what stands in the place of entry %d was never appended", i)
 	default:
 		return at(Altered, i, "entry %d is not what was appended", i)
 	}

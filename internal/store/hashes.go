@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
+)
+
+// reader reads stored hashes. The hash of a subtree is kept with the entry that
+// completes it: that of level l, number n with entry (n+1)*2^l - 1.
+type reader struct {
+	ctx context.Context // of the one call that the reader was made for
+	q   querier
+}
+
+// ReadHashes is tlog.HashReader; a hash that is not there is record.ErrNoHash.
+func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	row, hashes := int64(-1), []byte(nil)
+	for i, index := range indexes {
+		level, n := tlog.SplitStoredHashIndex(index)
+		if at := (n+1)<<level - 1; at != row {
+			row, hashes = at, nil
+			err := r.q.QueryRowContext(r.ctx, "SELECT hashes FROM entries WHERE idx = ?", row).Scan(&hashes)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return nil, err
+			}
+		}
+		at := level * tlog.HashSize
+		if at+tlog.HashSize > len(hashes) {
+			return nil, fmt.Errorf("hash of level %d, number %d: %w", level, n, record.ErrNoHash)
+		}
+		copy(out[i][:], hashes[at:])
+	}
+	return out, nil
+}
+
+// VerifyRecord recomputes the whole record as it is at this moment, while it may
+// grow. What is wrong with it is in the report; the error is only about reading.
+func (s *Store) VerifyRecord(ctx context.Context) (record.Report, error) {
+	tx, err := s.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return record.Report{}, s.explain("verify the record", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was changed
+	size, root, err := head(ctx, tx)
+	if err != nil {
+		return record.Report{}, s.explain("verify the record", err)
+	}
+	var misfiled *record.Finding
+	report, err := record.Verify(leaves(ctx, tx, &misfiled), reader{ctx, tx}, size, root)
+	if err != nil {
+		return report, s.explain("verify the record", err)
+	}
+	if report.Finding == nil {
+		report.Finding = misfiled
+	}
+	return report, nil
+}
+
+// leaves gives every entry's bytes and remembers the first that is filed under
+// another scope than it says: no hash covers that.
+func leaves(ctx context.Context, q querier, misfiled **record.Finding) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		rows, err := q.QueryContext(ctx, "SELECT leaf, coalesce(app, ''), coalesce(env, '') FROM entries LEFT JOIN scopes ON scopes.id = scope ORDER BY idx")
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer rows.Close() //nolint:errcheck // rows.Err has told
+		var n int64
+		for ; rows.Next(); n++ {
+			var leaf []byte
+			var filed engine.Key
+			if err := rows.Scan(&leaf, &filed.App, &filed.Env); err != nil {
+				yield(nil, err)
+				return
+			}
+			if *misfiled == nil {
+				*misfiled = checkFiled(n, leaf, filed)
+			}
+			if !yield(leaf, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+func checkFiled(index int64, leaf []byte, filed engine.Key) *record.Finding {
+	e, err := record.ParseLeaf(leaf)
+	if err != nil || e.App == filed.App && e.Env == filed.Env {
+		return nil // Verify tells what is wrong with a leaf that is no entry
+	}
+	return &record.Finding{Verdict: record.Misfiled, First: index, Last: index,
+		What: fmt.Sprintf("entry %d of %s/%s is filed under %s", index, e.App, e.Env, filed)}
+}
+
+func unknownEntry(index int64) error {
+	return fault.New(fault.NotFound, "the record has no entry %d", index).Mend("list the entries: ashlar log")
+}

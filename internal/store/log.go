@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/record"
+)
+
+// Append is engine.Store.Append.
+func (s *Store) Append(ctx context.Context, entries []record.Entry) error {
+	return s.change(ctx, "append to the record", func(tx *sql.Tx) error { return appendEntries(ctx, tx, entries) })
+}
+
+// appendEntries is the only writer of the record; it runs within the transaction
+// of the change that the entries tell of.
+func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	size, _, err := head(ctx, tx)
+	if err != nil {
+		return err
+	}
+	leaves := make([][]byte, len(entries))
+	for i, e := range entries {
+		e.Index = size + int64(i)
+		if leaves[i], err = e.Leaf(); err != nil {
+			return err
+		}
+	}
+	hashes, root, err := record.Append(size, leaves, reader{ctx, tx})
+	if err != nil {
+		return err
+	}
+	for i, leaf := range leaves {
+		index := size + int64(i)
+		n := tlog.StoredHashCount(index+1) - tlog.StoredHashCount(index)
+		if err := insertEntry(ctx, tx, index, entries[i], leaf, hashes[:n]); err != nil {
+			return err
+		}
+		hashes = hashes[n:]
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE head SET size = ?, root = ?", size+int64(len(leaves)), root[:])
+	return err
+}
+
+func insertEntry(ctx context.Context, tx *sql.Tx, index int64, e record.Entry, leaf []byte, hashes []tlog.Hash) error {
+	scope, err := scopeOf(ctx, tx, engine.Key{App: e.App, Env: e.Env})
+	if err != nil {
+		return err
+	}
+	stored := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for _, h := range hashes {
+		stored = append(stored, h[:]...)
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO entries (idx, scope, leaf, hashes) VALUES (?, ?, ?, ?)", index, scope, string(leaf), stored)
+	return err
+}
+
+// Entries is engine.Store.Entries.
+func (s *Store) Entries(ctx context.Context, env engine.Key, from, to int64) (_ []record.Entry, err error) {
+	if to < 0 {
+		to = math.MaxInt64
+	}
+	query, args := "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx", []any{from, to}
+	if env != (engine.Key{}) {
+		query = "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? AND scope = (SELECT id FROM scopes WHERE app = ? AND env = ?) ORDER BY idx"
+		args = append(args, env.App, env.Env)
+	}
+	rows, err := s.reader.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.explain("read the record", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var out []record.Entry
+	for rows.Next() {
+		var leaf sql.RawBytes
+		if err := rows.Scan(&leaf); err != nil {
+			return nil, s.explain("read the record", err)
+		}
+		var e record.Entry
+		if err := json.Unmarshal(leaf, &e); err != nil {
+			return nil, s.damaged(fmt.Errorf("an entry of the record: %w", err))
+		}
+		out = append(out, e)
+	}
+	return out, s.explain("read the record", rows.Err())
+}
+
+// Leaf gives the bytes of one entry, as the record's proofs are about them.
+func (s *Store) Leaf(ctx context.Context, index int64) ([]byte, error) {
+	var leaf []byte
+	err := s.reader.QueryRowContext(ctx, "SELECT leaf FROM entries WHERE idx = ?", index).Scan(&leaf)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, unknownEntry(index)
+	}
+	return leaf, s.explain("read the record", err)
+}
+
+// Head gives the number of entries and the root of the Merkle tree over them.
+func (s *Store) Head(ctx context.Context) (size int64, root tlog.Hash, err error) {
+	size, root, err = head(ctx, s.reader)
+	return size, root, s.explain("read the record", err)
+}
+
+// Hashes gives the stored hashes of the tree, for record.Root and the proofs.
+// Reading waits for ctx.
+func (s *Store) Hashes(ctx context.Context) tlog.HashReader { return reader{ctx, s.reader} }
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func head(ctx context.Context, q querier) (size int64, root tlog.Hash, err error) {
+	var raw []byte
+	if err := q.QueryRowContext(ctx, "SELECT size, root FROM head").Scan(&size, &raw); err != nil {
+		return 0, root, err
+	}
+	copy(root[:], raw)
+	return size, root, nil
+}
