@@ -1,59 +1,16 @@
 package definition
 
 import (
-	"errors"
 	"math"
 	"regexp"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
-
-// Limits of a definition. They keep hostile input from costing memory or time;
-// a real one stays far below them.
-const (
-	maxBytes  = 1 << 20
-	maxTokens = 50_000
-	maxDepth  = 64
-	maxIndent = 512 // columns
-)
-
-// readable checks that the bytes are text at all and gives them with line ends
-// normalised. It reports the first byte that is not.
-func readable(name string, raw []byte) (string, *faults) {
-	text := strings.TrimPrefix(string(raw), "\ufeff")
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	text = strings.ReplaceAll(text, "\r", "\n")
-	f := &faults{src: newSource(name, text)}
-	if len(raw) > maxBytes {
-		f.src.lines = nil
-		f.add(span{line: 1, col: 1}, nil, "is this the right file? A definition is written by hand",
-			"the definition is %d bytes long; at most 1 MiB (%d bytes) is read", len(raw), maxBytes)
-		return "", f
-	}
-	for i, line := range f.src.lines {
-		col := 0
-		for at, r := range line {
-			col++
-			place := span{i + 1, col, 1}
-			if _, size := utf8.DecodeRuneInString(line[at:]); r == utf8.RuneError && size == 1 {
-				f.add(place, nil, "save the file as UTF-8", "byte 0x%02x is not UTF-8 text", line[at])
-				return "", f
-			}
-			if (unicode.IsControl(r) || turns(r)) && r != '\t' {
-				f.add(place, nil, "remove it, or write it as an escape within double quotes", "control character U+%04X is not allowed", r)
-				return "", f
-			}
-		}
-	}
-	return text, f
-}
 
 // parse reads YAML into nodes. It gives nil when the text cannot be understood as
 // one map; what is wrong is in f.
@@ -86,40 +43,6 @@ func parse(text string, f *faults) *node {
 		return nil
 	}
 	return root
-}
-
-// bounded refuses input whose nesting or length would cost too much to read.
-func bounded(tokens token.Tokens, f *faults) bool {
-	flow, run, line := 0, 0, 0
-	for i, t := range tokens {
-		at := span{t.Position.Line, t.Position.Column, 1}
-		first := t.Position.Line != line
-		line = t.Position.Line
-		switch t.Type {
-		case token.MappingStartType, token.SequenceStartType:
-			flow++
-			run++
-		case token.MappingEndType, token.SequenceEndType:
-			flow--
-		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
-			if first {
-				run = 0
-			}
-			run++
-		default:
-			run = 0
-		}
-		switch {
-		case t.Type == token.InvalidType: // the parser says what is wrong with it
-		case flow > maxDepth, run > maxDepth, first && flow == 0 && t.Position.Column > maxIndent:
-			f.add(at, nil, "a definition needs about ten levels", "the nesting is too deep here")
-			return false
-		case i > maxTokens:
-			f.add(at, nil, "is this the right file?", "the definition is too long: it has more than %d words and signs up to here", maxTokens)
-			return false
-		}
-	}
-	return true
 }
 
 // reader turns the YAML library's tree into nodes.
@@ -284,74 +207,4 @@ func (r *reader) stands(text string, at span) bool {
 		return false
 	}
 	return strings.HasPrefix(string(line[at.col-1:]), text)
-}
-
-// syntax reports that the text is not YAML.
-func (f *faults) syntax(err error) {
-	at, message := span{1, 1, 1}, err.Error()
-	var y yaml.Error
-	if errors.As(err, &y) {
-		message = y.GetMessage()
-		if t := y.GetToken(); t != nil {
-			at = (&reader{f}).place(t)
-		}
-	}
-	message, _, _ = strings.Cut(message, "\n")
-	for n := at.line; n <= at.line+1; n++ {
-		line := f.src.line(n)
-		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-		if i := strings.IndexByte(indent, '\t'); i >= 0 {
-			f.add(span{n, i + 1, 1}, nil, "indent with spaces", "a tab is used for indentation")
-			return
-		}
-	}
-	if strings.Contains(message, "mapping value is not allowed in this context") {
-		f.secondColon(at)
-		return
-	}
-	for _, known := range syntaxMessages {
-		if strings.Contains(message, known.part) {
-			f.add(at, nil, known.fix, "%s", known.what)
-			return
-		}
-	}
-	f.add(at, nil, "check the indentation and the quotes around this place", "this is not valid YAML: %s", message)
-}
-
-// secondColon reports a value that seems to be a key: it has a colon itself, or the
-// line below it is indented further.
-func (f *faults) secondColon(at span) {
-	line := []rune(f.src.line(at.line))
-	rest := strings.TrimSpace(string(line[min(max(at.col-1, 0), len(line)):]))
-	if strings.Contains(rest, ": ") || strings.HasSuffix(rest, ":") {
-		at.width = utf8.RuneCountInString(rest)
-		f.add(at, nil, "put the text in quotes, or the key on a line of its own", "there is a second colon in this value")
-		return
-	}
-	for n := at.line + 1; n <= len(f.src.lines); n++ {
-		if text := strings.TrimSpace(f.src.line(n)); text != "" && text[0] != '#' {
-			indent := len(f.src.line(n)) - len(strings.TrimLeft(f.src.line(n), " "))
-			f.add(span{n, indent + 1, utf8.RuneCountInString(text)}, nil, "line it up with the key it belongs beside", "this line is indented further than the line above, which has a value already")
-			return
-		}
-	}
-	f.add(at, nil, "put the text in quotes", "this value is taken for a key")
-}
-
-// syntaxMessages says in our words what the YAML library finds.
-var syntaxMessages = []struct{ part, what, fix string }{
-	{"double-quoted text", "text in double quotes does not end", `close it with "`},
-	{"single-quoted text", "text in single quotes does not end", "close it with '"},
-	{"sequence end token ']' not found", "the list that begins here does not end", "close it with ]"},
-	{"flow mapping end token '}'", "the map that begins here does not end", "close it with }"},
-	{"',' or '}' must be specified", "the map in braces before this does not end", "close it with }, or put a comma between its keys"},
-	{"',' or ']' must be specified", "the list in brackets before this does not end", "close it with ], or put a comma between its items"},
-	{"is a reserved character", "text cannot begin with this character", "put the text in quotes"},
-	{"unexpected directive value", "text cannot begin with %", "put the text in quotes"},
-	{"unexpected key name", "this key is joined to the line before it", "line keys of one map up, and put a colon and a space after each"},
-	{"non-map value is specified", "this line is not a key with a value", "put a colon and a space after the key, or indent the line under the one it belongs to"},
-	{"unknown escape character", "text in double quotes has an unknown escape", `write \\ for a backslash, or use single quotes`},
-	{"block sequence entries are not allowed", "a list cannot begin on the line of its key", "put each - on a line of its own, or write [a, b]"},
-	{"value is not allowed in this context", "this line does not fit what is above it", "line it up: either all items of a list, or all keys of a map"},
-	{"invalid key for this map", "this cannot be a key", "write the key as plain text"},
 }
