@@ -18,25 +18,33 @@ const (
 
 // attemptBody is a request's body as one attempt to send it sees it. The transport
 // closes the body of an attempt that failed; the next attempt still needs it, and
-// may have it if nothing was read.
+// may have it if nothing was read. It also hands on the trailers, which are known
+// when the body has been read.
 type attemptBody struct {
-	io.Reader
-	state atomic.Int32
+	body    io.Reader
+	in, out *http.Request
+	state   atomic.Int32
 }
 
-// guard gives the request a body for one attempt; nil if it has none.
-func guard(req *http.Request, body io.ReadCloser) *attemptBody {
+// guard gives the outgoing request a body for one attempt; nil if it has none.
+func guard(in, out *http.Request, body io.ReadCloser) *attemptBody {
 	if body == nil || body == http.NoBody {
 		return nil
 	}
-	b := &attemptBody{Reader: body}
-	req.Body = b
+	b := &attemptBody{body: body, in: in, out: out}
+	out.Body = b
 	return b
 }
 
 func (b *attemptBody) Read(p []byte) (int, error) {
 	if b.state.CompareAndSwap(bodyFresh, bodyRead) || b.state.Load() == bodyRead {
-		return b.Reader.Read(p)
+		n, err := b.body.Read(p)
+		if errors.Is(err, io.EOF) {
+			for name := range b.out.Trailer {
+				b.out.Trailer[name] = b.in.Trailer[name]
+			}
+		}
+		return n, err
 	}
 	return 0, errAttemptOver
 }

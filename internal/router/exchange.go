@@ -111,7 +111,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		out.URL.Scheme, out.URL.Host = "http", x.backend.address
-		attempt := guard(out, body)
+		attempt := guard(x.in, out, body)
 		resp, err := x.backend.transport.RoundTrip(out)
 		if err == nil {
 			return resp, nil
