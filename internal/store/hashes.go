@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -98,12 +99,12 @@ func leaves(ctx context.Context, q querier, misfiled **record.Finding) iter.Seq2
 }
 
 func checkFiled(index int64, leaf []byte, filed engine.Key) *record.Finding {
-	e, err := record.ParseLeaf(leaf)
-	if err != nil || e.App == filed.App && e.Env == filed.Env {
+	var e engine.Key
+	if err := json.Unmarshal(leaf, &e); err != nil || e == filed {
 		return nil // Verify tells what is wrong with a leaf that is no entry
 	}
 	return &record.Finding{Verdict: record.Misfiled, First: index, Last: index,
-		What: fmt.Sprintf("entry %d of %s/%s is filed under %s", index, e.App, e.Env, filed)}
+		What: fmt.Sprintf("entry %d of %s is filed under %s", index, e, filed)}
 }
 
 func unknownEntry(index int64) error {

@@ -36,7 +36,7 @@ const (
 
 // quickCheckLimit is the largest database, in bytes, whose structure Open checks.
 // A larger one would delay the start; damage is then found when it is met.
-const quickCheckLimit = 256 << 20
+const quickCheckLimit = 16 << 20
 
 // Open opens the database, makes it if it does not exist, and brings it to this
 // program's format. A damaged file, or one of another program, is a fault of kind
@@ -128,13 +128,23 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
-	if _, err := s.writer.ExecContext(ctx, "VACUUM INTO ?", partial); err != nil {
+	if err := s.vacuumInto(ctx, partial); err != nil {
 		return errors.Join(s.explain("back up to "+path, err), os.RemoveAll(partial))
 	}
 	if err := publish(partial, path); err != nil {
 		return errors.Join(fmt.Errorf("back up to %s: %w", path, err), os.RemoveAll(partial))
 	}
 	return nil
+}
+
+// vacuumInto copies over a connection of its own, so that changes need not wait.
+func (s *Store) vacuumInto(ctx context.Context, path string) error {
+	db, err := sql.Open("sqlite", s.source("_txlock=deferred"))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "VACUUM INTO ?", path)
+	return errors.Join(err, db.Close())
 }
 
 // publish makes a complete file durable and then gives it its name.
