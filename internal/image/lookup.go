@@ -59,7 +59,7 @@ func (t Tree) Lookup(p string) (Entry, bool) {
 // root, and ".." does not leave it. The error for a path that leads nowhere
 // satisfies errors.Is(err, fs.ErrNotExist).
 func (t Tree) Resolve(p string) (string, error) {
-	resolved, found, err := follow(t.Lookup, p, true)
+	resolved, found, err := t.Follow(p)
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, "%q leads to %q, which is not in the tree: %w", p, resolved, fs.ErrNotExist)
 	}
@@ -67,6 +67,12 @@ func (t Tree) Resolve(p string) (string, error) {
 		return "", err
 	}
 	return resolved, nil
+}
+
+// Follow is Resolve that also says where a path leads that does not exist: from
+// the first missing component on, it is kept as written.
+func (t Tree) Follow(p string) (resolved string, found bool, err error) {
+	return follow(t.Lookup, p, true)
 }
 
 // Place gives the path at which something written to p would land: symbolic

@@ -160,29 +160,34 @@ func (s *Store) Has(d digest.Digest) bool {
 // Verify reads an object and compares its bytes with its name. The fault is
 // Refused when they differ and NotFound when there is no such object; its Where
 // is the file's path.
-func (s *Store) Verify(d digest.Digest) error { return s.VerifyContext(context.Background(), d) }
+func (s *Store) Verify(d digest.Digest) error {
+	_, err := s.CheckContext(context.Background(), d)
+	return err
+}
 
-// VerifyContext is Verify that gives up when ctx ends.
-func (s *Store) VerifyContext(ctx context.Context, d digest.Digest) error {
+// CheckContext is Verify that gives up when ctx ends and also returns the
+// object's size.
+func (s *Store) CheckContext(ctx context.Context, d digest.Digest) (size int64, err error) {
 	f, err := s.open(d)
 	if err != nil {
 		if path, perr := s.File(d); perr == nil {
-			return fault.Of(err).At(path)
+			return 0, fault.Of(err).At(path)
 		}
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+	size, err = io.Copy(h, contextReader{ctx, f})
+	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
-		return fault.New(fault.Refused, "object %s cannot be read: %w", d, err).At(f.Name())
+		return 0, fault.New(fault.Refused, "object %s cannot be read: %w", d, err).At(f.Name())
 	}
 	if got := sum(h); got != d {
-		return damaged(f.Name(), d, got)
+		return 0, damaged(f.Name(), d, got)
 	}
-	return nil
+	return size, nil
 }
 
 // Remove deletes an object. Removing what is not stored is not an error. Only

@@ -1,0 +1,90 @@
+package seal
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/release"
+)
+
+func settingsBase() image.Tree {
+	return image.Sorted([]image.Entry{
+		{Path: "run", Type: image.Symlink, Mode: 0o777, Link: "var/run"},
+		{Path: "var/run", Type: image.Dir, Mode: 0o700, UID: 5, MTime: 3},
+		{Path: "etc/resolv.conf", Type: image.Symlink, Mode: 0o777, Link: "/run/resolved/stub.conf"},
+		{Path: "etc/enabled", Type: image.Symlink, Mode: 0o777, Link: "available"},
+		{Path: "etc/file", Type: image.File, Mode: 0o600, Digest: digest.FromString("")},
+		{Path: "loop", Type: image.Symlink, Mode: 0o777, Link: "loop"},
+	}).WithParents(42)
+}
+
+func config(path string) release.ConfigFile {
+	return release.ConfigFile{Path: path, Digest: digest.FromString("x"), Size: 1, Mode: 0o644}
+}
+
+func TestSettingsTree(t *testing.T) {
+	got, err := SettingsTree(settingsBase(), []release.ConfigFile{config("/run/app/conf"), config("/etc/enabled")}, []release.Tmpfs{{Path: "/run/cache"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, e := range got.Entries {
+		lines = append(lines, e.Path+" "+string(e.Type))
+		if e.Path != "var/run" && e.MTime != 42 {
+			t.Errorf("%s: time %d, want the base's", e.Path, e.MTime)
+		}
+	}
+	want := []string{
+		". dir", "dev dir", "etc dir", "etc/enabled file", "etc/hostname file", "etc/hosts file", "proc dir", "sys dir",
+		"var dir", "var/run dir", "var/run/app dir", "var/run/app/conf file", "var/run/cache dir",
+		"var/run/resolved dir", "var/run/resolved/stub.conf file",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Error(diff)
+	}
+	base, _ := settingsBase().Lookup("var/run")
+	if e, _ := got.Lookup("var/run"); !cmp.Equal(e, base) {
+		t.Errorf("var/run is %v, want what the base has: %v", e, base)
+	}
+}
+
+func TestSettingsTreeRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []release.ConfigFile
+		tmpfs []release.Tmpfs
+	}{
+		"a file for a directory": {files: []release.ConfigFile{config("/etc")}},
+		"a file for the root":    {files: []release.ConfigFile{config("/")}},
+		"a file under a file":    {files: []release.ConfigFile{config("/etc/file/x")}},
+		"a new file under a new": {files: []release.ConfigFile{config("/etc/new"), config("/etc/new/x")}},
+		"two files, one place":   {files: []release.ConfigFile{config("/run/x"), config("/var/run/x")}},
+		"a file under a tmpfs":   {[]release.ConfigFile{config("/run/c/x")}, []release.Tmpfs{{Path: "/var/run/c"}}},
+		"a file under /proc":     {files: []release.ConfigFile{config("/proc/x")}},
+		"a loop":                 {files: []release.ConfigFile{config("/loop/x")}},
+		"a tmpfs over a file":    {tmpfs: []release.Tmpfs{{Path: "/etc/file"}}},
+		"a tmpfs over the root":  {tmpfs: []release.Tmpfs{{Path: "/"}}},
+	} {
+		_, err := SettingsTree(settingsBase(), c.files, c.tmpfs)
+		if f := fault.Of(err); f == nil || f.Kind != fault.Invalid {
+			t.Errorf("%s: %v, want an Invalid fault", name, err)
+		}
+	}
+}
+
+func TestSettingsTreeDoesNotDependOnOrder(t *testing.T) {
+	files := []release.ConfigFile{config("/a/b"), config("/c"), config("/run/z")}
+	one, err := SettingsTree(settingsBase(), files, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(files)
+	two, err := SettingsTree(settingsBase(), files, nil)
+	if diff := cmp.Diff(one, two); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
