@@ -236,29 +236,36 @@ func BenchmarkParse(b *testing.B) {
 
 // TestHostile holds that input made to hurt is refused at once.
 func TestHostile(t *testing.T) {
-	for name, src := range map[string]string{
-		"large":      "a: " + strings.Repeat("x", 1<<20),
-		"deep lists": strings.Repeat("[", 1<<18),
-		"deep maps":  strings.Repeat("{a: ", 1<<17),
-		"dashes":     strings.Repeat("- ", 1<<18),
-		"questions":  strings.Repeat("? ", 1<<18),
-		"tags":       strings.Repeat("!a ", 1<<17),
-		"anchors":    strings.Repeat("&a ", 1<<17),
-		"ladder":     ladder(),
-		"many keys":  many(),
-		"alias bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\napp: *c\n",
-		"not UTF-8":  "app: \xff\xfe\n",
-		"NUL":        "app: a\x00b\n",
-		"long line":  "app: {" + strings.Repeat("ä: 1, ", 1<<15) + "}",
+	deep := "the nesting is too deep"
+	for name, c := range map[string]struct{ src, want string }{
+		"large":      {"a: " + strings.Repeat("x", 1<<20), "at most 1 MiB"},
+		"deep lists": {strings.Repeat("[", 1<<18) + strings.Repeat("]", 1<<18), deep},
+		"deep maps":  {strings.Repeat("{a: ", 1<<17) + strings.Repeat("}", 1<<17), deep},
+		"dashes":     {strings.Repeat("- ", 1<<18) + "a", deep},
+		"questions":  {strings.Repeat("? ", 1<<18) + "a", deep},
+		"tags":       {strings.Repeat("!a ", 1<<17) + "a", deep},
+		"anchors":    {strings.Repeat("&a ", 1<<17) + "a", deep},
+		"ladder":     {ladder(), deep},
+		"many keys":  {many(), "too long"},
+		"alias bomb": {"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\napp: *c\n", "aliases are not used here"},
+		"not UTF-8":  {"app: \xff\xfe\n", "byte 0xff is not UTF-8"},
+		"NUL":        {"app: a\x00b\n", "U+0000"},
+		"turned":     {"app: a\u202eb\n", "U+202E"},
+		"escapes":    {`"\e[2Japp": x`, `unknown key "\x1b[2Japp"`},
+		"long line":  {"app: {" + strings.Repeat("ä: 1, ", 1<<13) + "}", "twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := definition.Parse("ashlar.yaml", []byte(src), files)
+			_, err := definition.Parse("ashlar.yaml", []byte(c.src), files)
 			var list fault.List
 			if !errors.As(err, &list) {
 				t.Fatalf("got %v, want a fault.List", err)
 			}
-			if text := err.Error(); len(text) > 100_000 {
-				t.Errorf("the error is %d bytes long", len(text))
+			text := err.Error()
+			if len(text) > 100_000 || strings.ContainsAny(text, "\x00\x1b\u202e") {
+				t.Errorf("the error is %d bytes long, or has raw control characters", len(text))
+			}
+			if !strings.Contains(text, c.want) {
+				t.Errorf("the error does not say %q:\n%s", c.want, text)
 			}
 		})
 	}

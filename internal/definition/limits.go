@@ -67,7 +67,9 @@ func bounded(tokens token.Tokens, f *faults) bool {
 			}
 			run++
 		default:
-			run = 0
+			if i == 0 || tokens[i-1].Type != token.AnchorType { // that is the anchor's name
+				run = 0
+			}
 		}
 		switch {
 		case t.Type == token.InvalidType: // the parser says what is wrong with it

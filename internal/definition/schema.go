@@ -201,14 +201,14 @@ func (s schemas) fill(n *node, r *rule) *node {
 	if n == nil || r == nil || n.kind != kindMap {
 		return n
 	}
-	for _, p := range n.pairs {
-		child := s.child(r, p.key)
-		if child == nil {
-			continue
+	filled := *n
+	filled.pairs = slices.Clone(n.pairs)
+	for i, p := range filled.pairs {
+		if child := s.child(r, p.key); child != nil {
+			filled.pairs[i].val = s.fill(p.val, child)
 		}
-		p.val = s.fill(p.val, child)
-		n = n.with(p)
 	}
+	n = &filled
 	for _, p := range r.Properties {
 		def := s.resolve(p.rule)
 		if n.get(p.name) != nil || def.Default == nil {

@@ -22,6 +22,7 @@ type span struct {
 type source struct {
 	name  string
 	lines []string
+	split [][]rune // the same lines as characters, made when first asked for
 }
 
 func newSource(name, text string) *source {
@@ -34,6 +35,20 @@ func (s *source) line(n int) string {
 		return ""
 	}
 	return s.lines[n-1]
+}
+
+// chars gives the characters of a line, none when there is no such line.
+func (s *source) chars(n int) []rune {
+	if n < 1 || n > len(s.lines) {
+		return nil
+	}
+	if s.split == nil {
+		s.split = make([][]rune, len(s.lines))
+	}
+	if s.split[n-1] == nil {
+		s.split[n-1] = []rune(s.lines[n-1])
+	}
+	return s.split[n-1]
 }
 
 // where renders a place as file:line:column.
@@ -49,7 +64,7 @@ const excerptWidth = 100
 //	14 | strategy: cannary
 //	   |           ^^^^^^^
 func (s *source) excerpt(at span) []string {
-	line := []rune(clean(s.line(at.line)))
+	line := s.chars(at.line)
 	if len(line) == 0 {
 		return nil
 	}
@@ -67,7 +82,7 @@ func (s *source) excerpt(at span) []string {
 	under.WriteString(strings.Repeat("^", max(min(end, max(to, start+1))-start, 1)))
 	number := fmt.Sprint(at.line)
 	return []string{
-		number + " | " + strings.TrimRight(string(line[from:to]), " \t"),
+		number + " | " + strings.TrimRight(clean(string(line[from:to])), " \t"),
 		strings.Repeat(" ", len(number)) + " | " + under.String(),
 	}
 }
@@ -93,8 +108,9 @@ type faults struct {
 }
 
 type finding struct {
-	at  span
-	err *fault.Error
+	at   span
+	err  *fault.Error
+	want []string // further details, below the excerpt
 }
 
 // add reports a mistake at a place. The same mistake at the same place counts once.
@@ -109,11 +125,7 @@ func (f *faults) add(at span, want []string, fix, format string, args ...any) {
 	}
 	f.seen[key] = true
 	e.Fix = clean(fix)
-	e.Detail(f.src.excerpt(at)...)
-	for _, line := range want {
-		e.Detail(clean(line))
-	}
-	f.found = append(f.found, finding{at, e})
+	f.found = append(f.found, finding{at, e, want})
 }
 
 // list gives what was found, by place; nil when there is nothing.
@@ -126,6 +138,10 @@ func (f *faults) list() fault.List {
 		if i == maxFaults {
 			more := fault.New(fault.Invalid, "%d more mistakes are not shown", len(f.found)-maxFaults)
 			return append(out, more.At(f.src.name).Mend("mend those above first"))
+		}
+		one.err.Detail(f.src.excerpt(one.at)...)
+		for _, line := range one.want {
+			one.err.Detail(clean(line))
 		}
 		out = append(out, one.err)
 	}

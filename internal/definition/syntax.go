@@ -46,7 +46,13 @@ func parse(text string, f *faults) *node {
 }
 
 // reader turns the YAML library's tree into nodes.
-type reader struct{ f *faults }
+type reader struct {
+	f        *faults
+	searches int // so far, for text that the library misplaced
+}
+
+// maxSearches bounds what looking for misplaced text may cost.
+const maxSearches = 1000
 
 // read turns one YAML value into a node. key is the place of its key, which
 // stands for a value that has no text of its own.
@@ -189,7 +195,8 @@ func (r *reader) locate(t *token.Token) (span, bool) {
 	if r.stands(text, at) {
 		return at, true
 	}
-	if t.Type == token.NullType || t.Type == token.ImplicitNullType || text == "" {
+	r.searches++
+	if t.Type == token.NullType || t.Type == token.ImplicitNullType || text == "" || r.searches > maxSearches {
 		return at, false
 	}
 	for line := at.line; line > max(at.line-200, 0); line-- {
@@ -202,9 +209,9 @@ func (r *reader) locate(t *token.Token) (span, bool) {
 
 // stands says that the source has the text at the place.
 func (r *reader) stands(text string, at span) bool {
-	line := []rune(r.f.src.line(at.line))
-	if at.col < 1 || at.col > len(line) {
+	line := r.f.src.chars(at.line)
+	if at.col < 1 || at.col-1+at.width > len(line) {
 		return false
 	}
-	return strings.HasPrefix(string(line[at.col-1:]), text)
+	return strings.HasPrefix(string(line[at.col-1:at.col-1+at.width]), text)
 }

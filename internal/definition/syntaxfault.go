@@ -15,7 +15,7 @@ func (f *faults) syntax(err error) {
 	if errors.As(err, &y) {
 		message = y.GetMessage()
 		if t := y.GetToken(); t != nil {
-			at = (&reader{f}).place(t)
+			at = (&reader{f: f}).place(t)
 		}
 	}
 	message, _, _ = strings.Cut(message, "\n")
@@ -43,7 +43,7 @@ func (f *faults) syntax(err error) {
 // secondColon reports a value that seems to be a key: it has a colon itself, or the
 // line below it is indented further.
 func (f *faults) secondColon(at span) {
-	line := []rune(f.src.line(at.line))
+	line := f.src.chars(at.line)
 	rest := strings.TrimSpace(string(line[min(max(at.col-1, 0), len(line)):]))
 	if strings.Contains(rest, ": ") || strings.HasSuffix(rest, ":") {
 		at.width = utf8.RuneCountInString(rest)
