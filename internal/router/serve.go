@@ -104,9 +104,9 @@ func newRouter(cfg Config) *router {
 // opened, until ctx ends.
 func (r *router) run(ctx context.Context, socket net.Listener) error {
 	control := &http.Server{Handler: r.control(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: debugLog(r.log)}
+	r.log.Info("router serves", "socket", socketPath(r.runDir), "environments", len(r.envs))
 	ended := make(chan error, 1)
 	go func() { ended <- control.Serve(socket) }()
-	r.log.Info("router serves", "socket", socketPath(r.runDir), "environments", len(r.envs))
 
 	retry := time.NewTicker(time.Second)
 	defer retry.Stop()

@@ -1,0 +1,73 @@
+package router
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// BenchmarkApply replaces tables through the socket, the file included.
+func BenchmarkApply(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("backends=%d", n), func(b *testing.B) {
+			g := newRig(b)
+			tables := [2]rollout.Table{}
+			for i := range tables {
+				tables[i] = web(0, g.addr, "", "/")
+				for j := range n {
+					tables[i].Services[0].Backends = append(tables[i].Services[0].Backends,
+						rollout.Backend{ID: fmt.Sprintf("i%d-%04d", i, j), Address: fmt.Sprintf("10.0.%d.%d:80", j/250, j%250+1), Weight: 1})
+				}
+			}
+			generation := int64(0)
+			b.ResetTimer()
+			for b.Loop() {
+				generation++
+				t := tables[generation%2]
+				t.Generation = generation
+				g.apply(shop, t)
+			}
+		})
+	}
+}
+
+// BenchmarkThroughput compares kept-alive requests through the router with direct ones.
+func BenchmarkThroughput(b *testing.B) {
+	const size = 612 // an index page
+	page := strings.Repeat("x", size)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, page)
+	}))
+	b.Cleanup(s.Close)
+	g := newRig(b)
+	g.table(1, time.Second, time.Second, rollout.Backend{ID: "a", Address: s.Listener.Addr().String(), Weight: 1})
+	for name, url := range map[string]string{"direct": s.URL, "router": g.url("/")} {
+		b.Run(name, func(b *testing.B) {
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				tr := &http.Transport{DisableCompression: true}
+				defer tr.CloseIdleConnections()
+				for pb.Next() {
+					req, err := http.NewRequest("GET", url, nil)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					resp, err := tr.RoundTrip(req)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			})
+		})
+	}
+}
