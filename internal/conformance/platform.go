@@ -17,7 +17,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/fault"
-	"github.com/ashlar-infra/ashlar/internal/release"
+	spec "github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
@@ -41,7 +41,7 @@ const Farewell = "farewell"
 // PlatformWorld is a platform with what the suite needs to use it.
 type PlatformWorld struct {
 	Platform engine.Platform
-	Spec     func(Behaviour) release.Spec
+	Spec     func(Behaviour) spec.Spec
 	Reopen   func(t *testing.T) engine.Platform // the observer ends; a new one takes over what runs
 	Tick     func()                             // called before each look at the world, for one with a clock of its own; nil: real time
 }
@@ -83,7 +83,7 @@ type suite struct {
 	count int
 }
 
-func (s *suite) order(b Behaviour) (rollout.Instance, release.Spec) {
+func (s *suite) order(b Behaviour) (rollout.Instance, spec.Spec) {
 	s.count++
 	return rollout.Instance{
 		ID:        string(b) + "-" + strconv.Itoa(s.count),
@@ -95,8 +95,8 @@ func (s *suite) order(b Behaviour) (rollout.Instance, release.Spec) {
 
 func (s *suite) start(b Behaviour) rollout.Instance {
 	s.t.Helper()
-	in, spec := s.order(b)
-	if err := s.world.Platform.Start(s.t.Context(), suiteEnv, in, spec); err != nil {
+	in, what := s.order(b)
+	if err := s.world.Platform.Start(s.t.Context(), suiteEnv, in, what); err != nil {
 		s.t.Fatalf("start %s: %v", b, err)
 	}
 	return in
@@ -182,10 +182,10 @@ func testPlain(t *testing.T, s *suite) {
 }
 
 func testStartTwice(t *testing.T, s *suite) {
-	in, spec := s.order(Serves)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, spec))
+	in, what := s.order(Serves)
+	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what))
 	before := s.untilPhase(in.ID, rollout.Ready)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, spec))
+	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what))
 	if after, _ := s.find(in.ID); !after.StartedAt.Equal(before.StartedAt) || after.Address != before.Address {
 		t.Errorf("was %+v, is %+v", before, after)
 	}
@@ -261,8 +261,8 @@ func testNothing(t *testing.T, s *suite) {
 }
 
 func testMissing(t *testing.T, s *suite) {
-	in, spec := s.order(Missing)
-	err := s.world.Platform.Start(t.Context(), suiteEnv, in, spec)
+	in, what := s.order(Missing)
+	err := s.world.Platform.Start(t.Context(), suiteEnv, in, what)
 	var f *fault.Error
 	if !errors.As(err, &f) || f.What == "" {
 		t.Errorf("error %v", err)
@@ -277,10 +277,10 @@ func testMany(t *testing.T, s *suite) {
 	var wg sync.WaitGroup
 	var ids []string
 	for range many {
-		in, spec := s.order(Serves)
+		in, what := s.order(Serves)
 		ids = append(ids, in.ID)
 		wg.Go(func() {
-			if err := s.world.Platform.Start(t.Context(), suiteEnv, in, spec); err != nil {
+			if err := s.world.Platform.Start(t.Context(), suiteEnv, in, what); err != nil {
 				t.Error(err)
 			}
 		})

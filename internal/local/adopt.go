@@ -71,7 +71,7 @@ func (p *Platform) adoptOne(ctx context.Context, id string) error {
 // adoptEnded takes over an instance without a shim.
 func (p *Platform) adoptEnded(ctx context.Context, i *instance) error {
 	var last shim.Message
-	if err := awaitShim(ctx, i.dir()); err != nil {
+	if err := p.awaitShim(ctx, i.dir()); err != nil {
 		return err
 	}
 	if shim.ReadJSON(filepath.Join(i.dir(), shim.StateFile), &last) != nil {

@@ -64,6 +64,9 @@ func (p *Platform) lay(i *instance) error {
 		return fault.New(fault.Unavailable, "make the directory of instance %s: %w", id, err).At(dir)
 	}
 	err = shim.WriteJSON(filepath.Join(dir, metaFile), i.meta)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, hostsFile), hosts(i.meta), 0o644)
+	}
 	for name, v := range map[string]any{shim.ConfigFile: cfg, shim.SpecFile: spec} {
 		if err == nil {
 			err = writeNew(filepath.Join(dir, name), v)
@@ -86,7 +89,7 @@ func (p *Platform) shimConfig(m meta) (shim.Config, error) {
 	}
 	return shim.Config{
 		ID: m.Instance.ID, Runc: p.cfg.Runc, RuncRoot: p.runcRoot(),
-		Objects: p.cfg.Objects, Seals: seals, Dir: p.cfg.plain,
+		Objects: p.cfg.Objects, Seals: seals,
 		Log: p.logFile(m.Key, m.Instance.ID), LogSize: p.cfg.LogSize, LogFiles: p.cfg.LogFiles,
 		Signal: signal, Grace: time.Duration(m.Spec.StopGraceMS) * time.Millisecond,
 	}, nil

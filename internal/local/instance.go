@@ -35,6 +35,7 @@ func (m meta) hostPort() string {
 const (
 	metaFile  = "instance.json"
 	readyFile = "ready" // there once the instance was ready
+	hostsFile = "hosts" // its /etc/hosts
 )
 
 // instance is what the platform knows of one instance.

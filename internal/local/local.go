@@ -35,7 +35,7 @@ type Config struct {
 	LogFiles int   // output files per instance, the current one included; default 3
 	KeepLogs int   // outputs of removed instances that are kept per environment; default 10
 
-	plain string // tests: this directory is every instance's root
+	shimLimit time.Duration // how long a shim may take for its part of a removal; default 10 s
 }
 
 // Platform runs instances on this host. Its methods are safe for concurrent use.
@@ -100,6 +100,9 @@ func (c *Config) complete() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.shimLimit <= 0 {
+		c.shimLimit = 10 * time.Second
 	}
 	if c.LogSize <= 0 {
 		c.LogSize = 8 << 20

@@ -17,12 +17,8 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
-// The longest that taking an instance away may last, and how long its shim has for
-// its part.
-const (
-	removeLimit = 30 * time.Second
-	shimLimit   = 10 * time.Second
-)
+// removeLimit is the longest that taking an instance away may last.
+const removeLimit = 30 * time.Second
 
 // goneDir marks a directory whose instance is gone; New sweeps what a crash left of it.
 const goneDir = ".gone-"
@@ -32,8 +28,11 @@ const goneDir = ".gone-"
 func (p *Platform) purge(ctx context.Context, i *instance) error {
 	i.unprobe()
 	if c := i.client(); c != nil {
-		if _, err := c.Order(ctx, shim.OpKill); err != nil && !errors.Is(err, shim.ErrGone) {
-			return err
+		patient, cancel := context.WithTimeout(ctx, p.cfg.shimLimit)
+		_, err := c.Order(patient, shim.OpKill)
+		cancel()
+		if err != nil && !errors.Is(err, shim.ErrGone) {
+			p.cfg.Log.Warn("shim does not obey", "instance", i.meta.Instance.ID, "err", err)
 		}
 	}
 	return p.sweep(ctx, i.meta)
@@ -43,7 +42,7 @@ func (p *Platform) purge(ctx context.Context, i *instance) error {
 func (p *Platform) sweep(ctx context.Context, m meta) error {
 	id := m.Instance.ID
 	dir := p.instanceDir(id)
-	if err := awaitShim(ctx, dir); err != nil {
+	if err := p.awaitShim(ctx, dir); err != nil {
 		return err
 	}
 	err := errors.Join(p.deleteContainer(ctx, id), deleteLink(m.Link), p.retireLogs(m))
@@ -58,7 +57,7 @@ func (p *Platform) sweep(ctx context.Context, m meta) error {
 }
 
 // awaitShim returns when no shim of the directory lives; it kills one that takes too long.
-func awaitShim(ctx context.Context, dir string) error {
+func (p *Platform) awaitShim(ctx context.Context, dir string) error {
 	lock, err := os.OpenFile(filepath.Join(dir, shim.LockFile), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -67,7 +66,7 @@ func awaitShim(ctx context.Context, dir string) error {
 		return err
 	}
 	defer lock.Close() //nolint:errcheck // nothing was written
-	patient, cancel := context.WithTimeout(ctx, shimLimit)
+	patient, cancel := context.WithTimeout(ctx, p.cfg.shimLimit)
 	defer cancel()
 	if err := flock(patient, lock); err == nil {
 		return nil
@@ -106,16 +105,16 @@ func flock(ctx context.Context, f *os.File) error {
 
 // deleteContainer removes a container that has no shim any more, with all its processes.
 func (p *Platform) deleteContainer(ctx context.Context, id string) error {
-	state := filepath.Join(p.runcRoot(), id)
-	if exists(state) {
-		cmd := exec.CommandContext(ctx, p.cfg.Runc, "--root", p.runcRoot(), "delete", "--force", id)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			p.cfg.Log.Warn("runtime could not delete a container", "instance", id, "err", err, "said", string(out))
-		}
-	}
 	path := strings.TrimPrefix(p.cgroup(id), "/")
 	if err := killCgroup(ctx, path); err != nil {
 		return err
+	}
+	state := filepath.Join(p.runcRoot(), id)
+	if exists(state) { // not --force: its processes have ended, and it waits until somebody has reaped them
+		cmd := exec.CommandContext(ctx, p.cfg.Runc, "--root", p.runcRoot(), "delete", id)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.cfg.Log.Warn("runtime could not delete a container", "instance", id, "err", err, "said", string(out))
+		}
 	}
 	return errors.Join(removeCgroups(path), os.RemoveAll(state))
 }
@@ -127,7 +126,7 @@ func (p *Platform) clearLost(i *instance) {
 	defer i.removal.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), removeLimit)
 	defer cancel()
-	err := awaitShim(ctx, i.dir())
+	err := p.awaitShim(ctx, i.dir())
 	if err == nil {
 		err = p.deleteContainer(ctx, i.meta.Instance.ID)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -41,7 +42,7 @@ func (p *Platform) runtimeSpec(m meta) (*specs.Spec, error) {
 			Rlimits:         limits,
 			NoNewPrivileges: true,
 		},
-		Mounts: mounts(m.Spec),
+		Mounts: append(mounts(m.Spec), p.hostsMount(m)...),
 		Linux: &specs.Linux{
 			CgroupsPath:   p.cgroup(m.Instance.ID),
 			Namespaces:    namespaces(),
@@ -116,6 +117,24 @@ func mounts(s release.Spec) []specs.Mount {
 		})
 	}
 	return out
+}
+
+// hostsMount puts hosts at /etc/hosts, unless the release has a file for it. The
+// settings layer holds the empty file to mount on.
+func (p *Platform) hostsMount(m meta) []specs.Mount {
+	own := slices.ContainsFunc(m.Spec.Files, func(f release.ConfigFile) bool { return f.Path == "/etc/hosts" })
+	if own || m.Spec.Settings == "" {
+		return nil
+	}
+	return []specs.Mount{{
+		Destination: "/etc/hosts", Type: "bind", Source: filepath.Join(p.instanceDir(m.Instance.ID), hostsFile),
+		Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+	}}
+}
+
+// hosts is what an instance can call by name: itself.
+func hosts(m meta) []byte {
+	return fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost\n%s %s\n", m.Address, m.Instance.Component)
 }
 
 func namespaces() []specs.LinuxNamespace {

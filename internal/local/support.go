@@ -13,15 +13,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
 // Check is one thing that this host can or cannot do for instances.
-type Check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"`
-}
+type Check = seal.Check
 
 // Support examines the host. It changes nothing that stays.
 func Support(ctx context.Context, runc, shim string) []Check {
@@ -32,11 +29,11 @@ func Support(ctx context.Context, runc, shim string) []Check {
 }
 
 func checkRoot() Check {
-	return Check{Name: "user", OK: os.Geteuid() == 0, Detail: fmt.Sprintf("the server runs as user %d", os.Geteuid()), Fix: "run the server as root"}
+	return Check{Name: "user", Required: true, OK: os.Geteuid() == 0, Detail: fmt.Sprintf("the server runs as user %d", os.Geteuid()), Fix: "run the server as root"}
 }
 
 func checkRunc(ctx context.Context, runc string) Check {
-	c := Check{Name: "runc", Fix: "run  make build"}
+	c := Check{Name: "runc", Required: true, Fix: "run  make build"}
 	out, err := exec.CommandContext(ctx, runc, "--version").Output()
 	if err != nil {
 		c.Detail = fmt.Sprintf("%s does not run: %v", runc, err)
@@ -48,7 +45,7 @@ func checkRunc(ctx context.Context, runc string) Check {
 }
 
 func checkSeccomp(ctx context.Context, runc string) Check {
-	c := Check{Name: "seccomp", Fix: "build runc with -tags seccomp, as  make build  does; it needs Debian's libseccomp-dev"}
+	c := Check{Name: "seccomp", Required: true, Fix: "build runc with -tags seccomp, as  make build  does; it needs Debian's libseccomp-dev"}
 	out, err := exec.CommandContext(ctx, runc, "features").Output()
 	var features struct {
 		Linux struct {
@@ -70,7 +67,7 @@ func checkSeccomp(ctx context.Context, runc string) Check {
 }
 
 func checkShim(shim string) Check {
-	c := Check{Name: "shim", OK: true, Detail: shim, Fix: "run  make build"}
+	c := Check{Name: "shim", Required: true, OK: true, Detail: shim, Fix: "run  make build"}
 	if err := executable(shim); err != nil {
 		c.OK, c.Detail = false, err.Error()
 	}
@@ -79,7 +76,7 @@ func checkShim(shim string) Check {
 
 // checkCgroups wants the controllers that limits need, in either version.
 func checkCgroups() Check {
-	c := Check{Name: "cgroups", Fix: "mount the cgroup controllers cpu, memory and pids"}
+	c := Check{Name: "cgroups", Required: true, Fix: "mount the cgroup controllers cpu, memory and pids"}
 	version, have := "v1", []string(nil)
 	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		version, have = "v2", strings.Fields(string(b))
@@ -125,7 +122,7 @@ func checkNetwork() Check {
 		}
 		done <- nil
 	}()
-	c := Check{Name: "network", OK: true, Detail: "namespaces, bridges and virtual links can be made", Fix: "run the server with CAP_NET_ADMIN and CAP_SYS_ADMIN on a kernel with bridge and veth"}
+	c := Check{Name: "network", Required: true, OK: true, Detail: "namespaces, bridges and virtual links can be made", Fix: "run the server with CAP_NET_ADMIN and CAP_SYS_ADMIN on a kernel with bridge and veth"}
 	if err := <-done; err != nil {
 		c.OK, c.Detail = false, err.Error()
 	}

@@ -42,6 +42,11 @@ var sayings = []saying{
 		`mend workDir, or build the directory into the artifact`,
 	},
 	{
+		regexp.MustCompile(`container init: mkdir ([^:]+): read-only file system`), fault.Invalid,
+		`the working directory $1 is not in the artifact`,
+		`mend workDir, or build the directory into the artifact`,
+	},
+	{
 		regexp.MustCompile(`error mounting "tmpfs" to rootfs at "([^"]+)".*(?:read-only file system|no such file or directory|not a directory)`), fault.Invalid,
 		`the tree has no directory $1 to mount a tmpfs on`,
 		`build the release again with  ashlar build`,
@@ -75,6 +80,10 @@ func (p *Platform) explain(i *instance, err error) error {
 				Detail(append(lastText(filepath.Join(i.dir(), shim.ErrorFile)), p.lastOutput(i)...)...)
 		}
 		return err
+	}
+	if f.Fault != nil {
+		out := *f.Fault
+		return out.Detail("while mounting the root of " + at)
 	}
 	for _, s := range sayings {
 		if m := s.pattern.FindStringSubmatchIndex(f.Text); m != nil {

@@ -16,16 +16,25 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 	"github.com/vishvananda/netlink"
 
 	"github.com/ashlar-infra/ashlar/internal/conformance"
 	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
+	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
 // The programs that every test of this package needs, built once.
-var programs struct{ runc, shim, root string }
+var programs struct {
+	runc, shim string
+	store      *object.Store
+	base       image.Tree    // every guest's artifact
+	tree       digest.Digest // its seal
+}
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
@@ -53,22 +62,47 @@ func prepare(dir string) error {
 	if err := build(programs.shim, "0", "-trimpath", "-ldflags=-s -w", "../../cmd/ashlar-shim"); err != nil {
 		return err
 	}
-	programs.root = filepath.Join(dir, "root")
-	for _, d := range []string{"proc", "sys", "dev", "tmp", "etc", "bin", "home"} {
-		if err := os.MkdirAll(filepath.Join(programs.root, d), 0o755); err != nil {
-			return err
+	guest := filepath.Join(dir, "guest")
+	if err := build(guest, "0", "-trimpath", "-ldflags=-s -w", "./testdata/guest"); err != nil {
+		return err
+	}
+	program, err := os.ReadFile(guest)
+	if err != nil {
+		return err
+	}
+	if programs.store, err = object.Open(filepath.Join(dir, "state")); err != nil {
+		return err
+	}
+	if programs.base, err = tree(program); err != nil {
+		return err
+	}
+	programs.tree, err = seal.Put(programs.store, programs.base)
+	return err
+}
+
+// tree is the artifact: the program, and two files that are none.
+func tree(program []byte) (image.Tree, error) {
+	entries := []image.Entry{
+		{Path: ".", Type: image.Dir, Mode: 0o755},
+		{Path: "bin", Type: image.Dir, Mode: 0o755},
+		{Path: "etc", Type: image.Dir, Mode: 0o755},
+	}
+	for _, f := range []struct {
+		path  string
+		mode  uint32
+		bytes []byte
+	}{
+		{"bin/guest", 0o755, program},
+		{"bin/garbage", 0o755, []byte("\x00no program\n")},
+		{"etc/plain", 0o644, []byte("text\n")},
+	} {
+		d, err := programs.store.PutBytes(f.bytes)
+		if err != nil {
+			return image.Tree{}, err
 		}
+		entries = append(entries, image.Entry{Path: f.path, Type: image.File, Mode: f.mode, Digest: d, Size: int64(len(f.bytes))})
 	}
-	if err := os.WriteFile(filepath.Join(programs.root, "etc/plain"), []byte("text\n"), 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(programs.root, "bin/garbage"), []byte("\x00no program\n"), 0o755); err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	return build(filepath.Join(programs.root, "bin/guest"), "0", "-trimpath", "./testdata/guest")
+	return image.Sorted(entries), nil
 }
 
 func build(out, cgo string, args ...string) error {
@@ -100,8 +134,8 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, cfg: Config{
-		RunDir: filepath.Join(dir, "run"), LogDir: filepath.Join(dir, "logs"), Objects: filepath.Join(dir, "objects"),
-		Runc: programs.runc, Shim: programs.shim, plain: programs.root,
+		RunDir: filepath.Join(dir, "run"), LogDir: filepath.Join(dir, "logs"), Objects: programs.store.Path(),
+		Runc: programs.runc, Shim: programs.shim,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}}
 	for _, c := range change {
@@ -171,7 +205,7 @@ func hostState(t *testing.T, runDir, mark string) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, runDir) || strings.Contains(line, programs.root) {
+		if strings.Contains(line, runDir) || strings.Contains(line, "ashlar:") {
 			out = append(out, "mount "+strings.TrimSpace(line))
 		}
 	}
@@ -246,14 +280,29 @@ func hostStateSettled(t *testing.T, runDir, mark string, want []string) []string
 // spec is a guest's.
 func spec(behaviour string, change ...func(*release.Spec)) release.Spec {
 	s := release.Spec{
+		Tree:    programs.tree,
 		Command: []string{"/bin/guest", behaviour}, WorkDir: "/", UID: 65532, GID: 65532,
 		StopSignal: "SIGTERM", StopGraceMS: 10_000, PIDs: 64,
-		Tmpfs: []release.Tmpfs{{Path: "/tmp", Size: 8 << 20, Mode: 0o1777}},
+		Tmpfs: []release.Tmpfs{{Path: "/tmp", Size: 32 << 20, Mode: 0o1777}},
 	}
 	for _, c := range change {
 		c(&s)
 	}
+	s.Settings = settings(s.Files, release.Tmpfs{Path: "/tmp"})
 	return s
+}
+
+// settings seals a settings layer.
+func settings(files []release.ConfigFile, tmpfs ...release.Tmpfs) digest.Digest {
+	t, err := seal.SettingsTree(programs.base, files, tmpfs)
+	if err != nil {
+		panic(err)
+	}
+	d, err := seal.Put(programs.store, t)
+	if err != nil {
+		panic(err)
+	}
+	return d
 }
 
 func serving(s *release.Spec) {

@@ -75,7 +75,7 @@ func (c *control) listen(dir string) (net.Listener, error) {
 				_ = conn.Close() // nothing to say to a stranger
 				continue
 			}
-			go c.serve(conn)
+			go c.serve(c.greet(conn))
 		}
 	}()
 	return l, nil
@@ -95,15 +95,20 @@ func trusted(conn net.Conn) bool {
 	return errors.Join(err, credErr) == nil && int(cred.Uid) == os.Geteuid()
 }
 
-// serve greets and then takes the orders of one connection until it ends.
-func (c *control) serve(conn net.Conn) {
+// greet tells a new connection the state. It holds the lock, so that the next
+// state cannot come before this one.
+func (c *control) greet(conn net.Conn) *peer {
 	p := &peer{conn: conn}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.peers[p] = true
-	hello := c.last
-	c.mu.Unlock()
-	p.send(hello)
-	for dec := json.NewDecoder(conn); ; {
+	p.send(c.last)
+	return p
+}
+
+// serve takes the orders of one connection until it ends.
+func (c *control) serve(p *peer) {
+	for dec := json.NewDecoder(p.conn); ; {
 		var r Request
 		if dec.Decode(&r) != nil {
 			break
@@ -113,11 +118,11 @@ func (c *control) serve(conn net.Conn) {
 	c.mu.Lock()
 	delete(c.peers, p)
 	c.mu.Unlock()
-	_ = conn.Close() // it has ended
+	_ = p.conn.Close() // it has ended
 }
 
-func (c *control) serveFirst(conn net.Conn) {
-	c.serve(conn)
+func (c *control) serveFirst(p *peer) {
+	c.serve(p)
 	close(c.first)
 }
 

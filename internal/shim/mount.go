@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
 // mountRoot puts the instance's root in place, in the mount namespace that the shim
@@ -18,15 +21,8 @@ func mountRoot(dir string, cfg Config) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return &Failure{Step: "mount", Text: err.Error()}
 	}
-	if err := mountTree(target, cfg); err != nil {
-		return &Failure{Step: "mount", Text: err.Error()}
+	if err := seal.Mount(target, cfg.Objects, cfg.Seals...); err != nil {
+		return &Failure{Step: "mount", Text: err.Error(), Fault: fault.Of(err)}
 	}
 	return nil
-}
-
-func mountTree(target string, cfg Config) error {
-	if err := unix.Mount(cfg.Dir, target, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	return unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }

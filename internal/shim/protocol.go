@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
 // The files of an instance's directory that the shim reads or writes.
@@ -30,16 +32,15 @@ const (
 // Config is what a shim is told.
 type Config struct {
 	ID       string          `json:"id"`
-	Runc     string          `json:"runc"`           // path of the runtime
-	RuncRoot string          `json:"runcRoot"`       // its state directory
-	Objects  string          `json:"objects"`        // the object store's data layer
-	Seals    []digest.Digest `json:"seals"`          // top layer first
-	Log      string          `json:"log"`            // output file; rotated to .1, .2, …
-	LogSize  int64           `json:"logSize"`        // bytes of one file
-	LogFiles int             `json:"logFiles"`       // how many files, the current one included
-	Signal   int             `json:"signal"`         // that asks the program to end
-	Grace    time.Duration   `json:"grace"`          // from Signal to SIGKILL
-	Dir      string          `json:"root,omitempty"` // bind this directory instead of mounting Seals
+	Runc     string          `json:"runc"`     // path of the runtime
+	RuncRoot string          `json:"runcRoot"` // its state directory
+	Objects  string          `json:"objects"`  // the object store's data layer
+	Seals    []digest.Digest `json:"seals"`    // top layer first
+	Log      string          `json:"log"`      // output file; rotated to .1, .2, …
+	LogSize  int64           `json:"logSize"`  // bytes of one file
+	LogFiles int             `json:"logFiles"` // how many files, the current one included
+	Signal   int             `json:"signal"`   // that asks the program to end
+	Grace    time.Duration   `json:"grace"`    // from Signal to SIGKILL
 }
 
 // State is how far an instance has come.
@@ -81,8 +82,9 @@ type Message struct {
 
 // Failure is what went wrong, in the words of who refused.
 type Failure struct {
-	Step string `json:"step"` // mount, create, start, log, order
-	Text string `json:"text"`
+	Step  string       `json:"step"` // mount, create, start, log, order
+	Text  string       `json:"text"`
+	Fault *fault.Error `json:"fault,omitempty"` // what the failure is to a person, where that is known already
 }
 
 // Error renders the failure.

@@ -53,7 +53,7 @@ func Run(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	go s.control.serveFirst(first)
+	go s.control.serveFirst(s.control.greet(first))
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
