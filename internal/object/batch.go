@@ -130,11 +130,15 @@ func (b *Batch) rename() (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := os.Rename(st.temp, path); err != nil {
+		made, err := renameInto(st.temp, path)
+		if err != nil {
 			return nil, err
 		}
 		delete(b.staged, d)
 		dirs[filepath.Dir(path)] = true
+		if made {
+			dirs[b.s.Path()] = true
+		}
 	}
 	return dirs, nil
 }

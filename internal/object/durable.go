@@ -2,7 +2,6 @@ package object
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,25 +12,17 @@ import (
 // fanOut is the number of directories that objects are spread over.
 const fanOut = 256
 
-// makeFanOut makes objects/00 to objects/ff. All at once, and durable before the
-// first object is stored, so that storing one never has to sync objects/ itself.
-func (s *Store) makeFanOut() error {
-	last := filepath.Join(s.Path(), fmt.Sprintf("%02x", fanOut-1))
-	if _, err := os.Stat(last); err == nil {
-		return nil
+// renameInto is rename that makes the target's directory when it is missing; it
+// says whether it did, and so whether that directory's parent is to be synced.
+func renameInto(temp, path string) (made bool, err error) {
+	err = os.Rename(temp, path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
 	}
-	for i := range fanOut {
-		err := os.Mkdir(filepath.Join(s.Path(), fmt.Sprintf("%02x", i)), 0o755)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return storing(s.dir, "make the object store", err)
-		}
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, err
 	}
-	for _, dir := range []string{s.Path(), s.dir, filepath.Dir(s.dir)} {
-		if err := syncPath(dir); err != nil {
-			return storing(s.dir, "make the object store", err)
-		}
-	}
-	return nil
+	return true, os.Rename(temp, path)
 }
 
 // syncPath makes a file's bytes, or a directory's entries, durable.

@@ -56,8 +56,10 @@ func Open(dir string) (*Store, error) {
 			return nil, storing(dir, "make the object store", err)
 		}
 	}
-	if err := s.makeFanOut(); err != nil {
-		return nil, err
+	for _, d := range []string{s.Path(), s.dir, filepath.Dir(s.dir)} {
+		if err := syncPath(d); err != nil {
+			return nil, storing(dir, "make the object store", err)
+		}
 	}
 	if err := removeStale(s.tmp()); err != nil {
 		return nil, err
@@ -209,7 +211,7 @@ func (s *Store) Walk(fn func(d digest.Digest, size int64) error) error {
 	for i := range fanOut {
 		prefix := fmt.Sprintf("%02x", i)
 		entries, err := os.ReadDir(filepath.Join(s.Path(), prefix))
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("list objects: %w", err)
 		}
 		for _, e := range entries {

@@ -30,13 +30,6 @@ func (s *Store) SetRef(kind, name string, d digest.Digest) error {
 }
 
 func (s *Store) writeRef(path, content string) error {
-	if err := os.Mkdir(filepath.Dir(path), 0o755); err == nil {
-		if err := syncPath(s.refs()); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
 	f, err := s.createTemp()
 	if err != nil {
 		return err
@@ -45,8 +38,14 @@ func (s *Store) writeRef(path, content string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	made, err := renameInto(f.Name(), path)
+	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if made {
+		if err := syncPath(s.refs()); err != nil {
+			return err
+		}
 	}
 	return syncPath(filepath.Dir(path))
 }
