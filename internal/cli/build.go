@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+
+	"github.com/ashlar-infra/ashlar/internal/definition"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+)
+
+// buildFlags are those of every command that builds.
+type buildFlags struct{ update, locked bool }
+
+func (b *buildFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&b.update, "update", false, "resolve external inputs anew and rewrite ashlar.lock")
+	cmd.Flags().BoolVar(&b.locked, "locked", false, "fail rather than change ashlar.lock")
+	cmd.MarkFlagsMutuallyExclusive("update", "locked")
+}
+
+func (p *program) buildCommand() *cobra.Command {
+	var flags buildFlags
+	var export string
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the artifacts of ashlar.yaml, without deploying them",
+		Long: "Builds an artifact of each component into the object store: reproducible, sealed, named by digest.\n" +
+			"External inputs come from ashlar.lock; what it names is kept, so a build works offline.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			def, err := p.definition()
+			if err != nil {
+				return err
+			}
+			built, err := p.build(cmd.Context(), def, flags)
+			if err != nil {
+				return err
+			}
+			defer built.Unlock()
+			exports, err := p.export(cmd.Context(), def.App, built, export)
+			if err != nil {
+				return err
+			}
+			d, err := built.Release.Digest()
+			if err != nil {
+				return err
+			}
+			p.showBuilt(def.App, built, d, exports)
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&export, "export", "", "write each artifact as an OCI layout too: a directory, or a file that ends in .tar")
+	return cmd
+}
+
+// build builds and shows the progress on standard error.
+func (p *program) build(ctx context.Context, def *definition.Definition, flags buildFlags) (Built, error) {
+	dir, err := p.stateDir()
+	if err != nil {
+		return Built{}, err
+	}
+	return p.parts.Build(ctx, BuildRequest{
+		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Progress: p.buildProgress(),
+	})
+}
+
+// buildProgress shows steps that are done as lines, and on a terminal the one
+// that goes on, redrawn.
+func (p *program) buildProgress() func(BuildEvent) {
+	if p.json() {
+		return func(BuildEvent) {}
+	}
+	var mu sync.Mutex
+	return func(e BuildEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		text := strings.TrimSpace(e.Component + "  " + e.Step + "  " + e.Text)
+		switch {
+		case e.Done && e.Reused:
+			p.err.clearBlock()
+		case e.Done:
+			p.err.clearBlock()
+			p.err.linef("%s  %s", text, p.err.paint(faint, seconds(e.Took)))
+		case p.err.terminal && e.Total > 0:
+			p.err.redraw([]string{text + "  " + number(e.Count) + "/" + number(e.Total)})
+		case p.err.terminal:
+			p.err.redraw([]string{text})
+		}
+	}
+}
+
+// clearBlock takes the redrawn block away.
+func (p *printer) clearBlock() {
+	if p.drawn == 0 {
+		return
+	}
+	p.redraw(nil)
+	p.text("\x1b[" + number(p.drawn) + "A")
+	p.settle()
+}
+
+// export writes the artifacts as OCI layouts: to the place itself when there is
+// one component, else below it or beside it, with the component's name.
+func (p *program) export(ctx context.Context, app string, built Built, to string) (map[string]string, error) {
+	if to == "" {
+		return nil, nil
+	}
+	dir, err := p.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	written := map[string]string{}
+	for _, c := range built.Components {
+		place := to
+		if len(built.Components) > 1 && strings.HasSuffix(to, ".tar") {
+			place = strings.TrimSuffix(to, ".tar") + "-" + c.Name + ".tar"
+		} else if len(built.Components) > 1 {
+			place = filepath.Join(to, c.Name)
+		}
+		if err := p.parts.Export(ctx, ExportRequest{Dir: dir, Artifact: c.Artifact, Tag: app + "-" + c.Name, To: place}); err != nil {
+			return nil, err
+		}
+		written[c.Name] = place
+	}
+	return written, nil
+}
+
+func (p *program) showBuilt(app string, built Built, d digest.Digest, exports map[string]string) {
+	if p.json() {
+		p.out.json(map[string]any{
+			"app": app, "release": d, "components": built.Components, "seconds": built.Took.Seconds(), "exports": exports,
+		})
+		return
+	}
+	for _, c := range built.Components {
+		how := "built"
+		if c.Reused {
+			how = "unchanged"
+		}
+		p.out.linef("%s  artifact %s  seal %s  %d files, %s  %s", c.Name, short(c.Artifact), short(c.Seal), c.Files, size(c.Bytes), how)
+		if to := exports[c.Name]; to != "" {
+			p.out.linef("%s  written to %s", c.Name, to)
+		}
+	}
+	p.out.linef("release %s of %s, in %s", short(d), app, seconds(built.Took))
+}
+
+// needServer fails early, before minutes of building, when nobody could deploy.
+func (p *program) needServer(ctx context.Context) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	if _, err := c.Version(ctx); err != nil {
+		return fault.Of(err)
+	}
+	return nil
+}

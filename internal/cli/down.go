@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+func (p *program) downCommand() *cobra.Command {
+	var ask question
+	var all bool
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "down [ENV]",
+		Short: "Stop every instance of an environment; deploy brings it back",
+		Long: "Closes the environment's address, lets requests under way finish, and stops and removes every\n" +
+			"instance. Releases and the record stay. With --all that is done for every environment of the\n" +
+			"server, which then ends together with the router and leaves nothing running.",
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.client()
+			if err != nil {
+				return err
+			}
+			if all && len(args) > 0 {
+				return fault.New(fault.Invalid, "--all means every environment, and one is named too").Mend("leave one of them out")
+			}
+			if all {
+				return p.downAll(cmd.Context(), c, ask, reason)
+			}
+			app, env, err := p.place(cmd.Context(), c, args)
+			if err != nil {
+				return err
+			}
+			if err := p.confirm(cmd.Context(), ask, "Stop everything in "+env+"?"); err != nil {
+				return err
+			}
+			return p.down(cmd.Context(), c, app, env, reason)
+		},
+	}
+	ask.add(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "every environment, then the router and the server")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	return cmd
+}
+
+func (p *program) down(ctx context.Context, c *api.Client, app, env, reason string) error {
+	begun, err := c.Down(ctx, api.BeginRequest{App: app, Env: env, Reason: reason})
+	if err != nil {
+		return err
+	}
+	plan := api.Plan{App: app, Env: env, To: api.ReleaseRef{Number: begun.Rollout.To.Number, Digest: begun.Rollout.To.Release}}
+	return p.see(ctx, c, plan, begun)
+}
+
+func (p *program) downAll(ctx context.Context, c *api.Client, ask question, reason string) error {
+	if err := p.confirm(ctx, ask, "Stop every instance, the router and the server?"); err != nil {
+		return err
+	}
+	list, err := c.Environments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := p.downOne(ctx, c, e, reason); err != nil {
+			return err
+		}
+	}
+	if _, err := c.End(ctx, api.EndRequest{Router: true}); err != nil {
+		return err
+	}
+	for {
+		_, err := c.Version(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && fault.Of(err).Kind == fault.Unavailable:
+			if !p.json() {
+				p.out.linef("the router and the server have ended")
+			}
+			return nil
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// downOne takes one environment down, after the rollout that may be in flight.
+func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment, reason string) error {
+	for {
+		err := p.down(ctx, c, e.App, e.Env, reason)
+		var f *fault.Error
+		switch {
+		case !errors.As(err, &f):
+			return err
+		case f.Kind == fault.NotFound:
+			return nil // nothing runs there
+		case f.Kind != fault.Conflict:
+			return err
+		}
+		status, err := c.Status(ctx, e.App, e.Env)
+		if err != nil {
+			return err
+		}
+		if r := status.State.Rollout; r != nil {
+			if err := p.waitFor(ctx, c, e, *r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// waitFor waits until a rollout of somebody else has ended, however it ends.
+func (p *program) waitFor(ctx context.Context, c *api.Client, e api.Environment, r rollout.Rollout) error {
+	p.err.linef("waiting for rollout %d in %s to end", r.Number, e.Env)
+	for {
+		status, err := c.Status(ctx, e.App, e.Env)
+		if err != nil {
+			return err
+		}
+		if now := status.State.Rollout; now == nil || now.Number != r.Number {
+			return nil
+		}
+		if pause(ctx, lookForServer); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

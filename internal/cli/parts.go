@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/definition"
+	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/release"
+)
+
+// Parts is what the commands do without a server, wired by the main program.
+type Parts struct {
+	Version string
+	Build   func(ctx context.Context, q BuildRequest) (Built, error)
+	Export  func(ctx context.Context, q ExportRequest) error
+	Seals   func(dir string) (Seals, error)
+	Doctor  func(ctx context.Context, q DoctorRequest) []api.Check
+	Serve   func(ctx context.Context, q ServeRequest) error
+	Route   func(ctx context.Context, runDir string) error
+}
+
+// BuildRequest asks for artifacts and a release of a definition.
+type BuildRequest struct {
+	Dir        string // state directory
+	File       string // ashlar.yaml
+	Definition *definition.Definition
+	Update     bool             // resolve external inputs anew
+	Locked     bool             // fail rather than change ashlar.lock
+	Progress   func(BuildEvent) // called one at a time
+}
+
+// BuildEvent is a sign of progress.
+type BuildEvent struct {
+	Component string
+	Step      string
+	Text      string
+	Done      bool
+	Reused    bool
+	Count     int
+	Total     int
+	Took      time.Duration
+}
+
+// Built is what a build made.
+type Built struct {
+	Release    release.Release
+	Components []BuiltComponent
+	Took       time.Duration
+	Unlock     func() // lets garbage collection in again; call it once the release is in the record
+}
+
+// BuiltComponent is one artifact.
+type BuiltComponent struct {
+	Name     string        `json:"name"`
+	Artifact digest.Digest `json:"artifact"`
+	Seal     digest.Digest `json:"seal"`
+	Files    int           `json:"files"`
+	Bytes    int64         `json:"bytes"`
+	Reused   bool          `json:"reused"` // nothing had to be made
+}
+
+// ExportRequest asks for an artifact as an OCI layout.
+type ExportRequest struct {
+	Dir      string // state directory
+	Artifact digest.Digest
+	Tag      string
+	To       string // directory, or file that ends in .tar
+}
+
+// Seals reads sealed trees without mounting them.
+type Seals interface {
+	image.Opener
+	// Find gives the seal whose digest begins with prefix (at least 6 digits).
+	Find(prefix string) (digest.Digest, error)
+	// Tree reads the file tree of a seal.
+	Tree(seal digest.Digest) (image.Tree, error)
+	// Verify re-hashes a seal and everything in it.
+	Verify(ctx context.Context, seal digest.Digest) (SealReport, error)
+}
+
+// SealReport is the outcome of re-hashing a sealed tree.
+type SealReport struct {
+	Seal    digest.Digest `json:"seal"`
+	Files   int           `json:"files"`
+	Bytes   int64         `json:"bytes"`
+	Damaged []string      `json:"damaged,omitempty"` // paths, with what is wrong
+}
+
+// DoctorRequest says what the checks are about.
+type DoctorRequest struct {
+	Dir, Runc, Shim string
+}
+
+// ServeRequest says how a server runs.
+type ServeRequest struct {
+	Dir    string // state directory
+	RunDir string
+	Runc   string // OCI runtime; empty: beside this program, then in PATH
+	Shim   string // ashlar-shim; empty: likewise
+	Log    LogOptions
+}
+
+// LogOptions says how the server narrates.
+type LogOptions struct {
+	Level string // debug, info, warn, error
+	JSON  bool
+}

@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// progress follows one rollout by its entries in the record: what it shows is
+// what is recorded, nothing else.
+type progress struct {
+	p     *program
+	r     rollout.Rollout
+	plan  api.Plan
+	index int64 // of the next entry to read
+
+	mu               sync.Mutex
+	units            []*unit // in the order in which they are first met
+	step             string
+	live, ended      time.Time
+	outcome, why     string
+	started, retired int
+	gone             time.Time // since when the server does not answer
+}
+
+// unit is one instance as it is shown.
+type unit struct {
+	component, id, phase string
+	fresh                bool // of the new release
+}
+
+// detachedError says that a person stopped looking while the rollout went on.
+type detachedError struct{}
+
+func (*detachedError) Error() string { return "detached" }
+
+// errEnded ends the stream of entries.
+var errEnded = errors.New("the rollout has ended")
+
+// How long a server may be away while somebody watches.
+const (
+	lookForServer = 200 * time.Millisecond
+	serverAway    = 2 * time.Minute
+)
+
+func newProgress(p *program, r rollout.Rollout, plan api.Plan) *progress {
+	pr := &progress{p: p, r: r, plan: plan, step: string(r.Step)}
+	for _, in := range plan.Instances {
+		pr.units = append(pr.units, &unit{component: in.Component, id: in.ID, phase: "serves"})
+	}
+	return pr
+}
+
+// follow reads entries until the rollout has ended. A server that goes away is
+// waited for: the rollout goes on when it is back.
+func (pr *progress) follow(ctx context.Context, c *api.Client, begun api.Begun) error {
+	pr.index = begun.Index
+	stop := pr.animate(ctx)
+	defer stop()
+	for {
+		err := c.Entries(ctx, api.EntriesQuery{App: pr.plan.App, Env: pr.plan.Env, From: pr.index, To: -1, Follow: true}, pr.entry)
+		switch {
+		case errors.Is(err, errEnded):
+			return nil
+		case ctx.Err() != nil:
+			stop()
+			pr.p.err.linef("detached: rollout %d goes on; see it with  ashlar status %s --watch", pr.r.Number, pr.plan.Env)
+			return &detachedError{}
+		case err != nil && fault.Of(err).Kind != fault.Unavailable:
+			return err
+		}
+		if err := pr.awaitServer(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (pr *progress) awaitServer(ctx context.Context, err error) error {
+	now := time.Now()
+	pr.mu.Lock()
+	if pr.gone.IsZero() {
+		pr.gone = now
+		pr.say("the server went away; the instances and the traffic go on; waiting for it to come back")
+	}
+	away := now.Sub(pr.gone)
+	pr.mu.Unlock()
+	if away > serverAway && err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(lookForServer):
+	}
+	return nil
+}
+
+// entry takes in one entry.
+func (pr *progress) entry(e record.Entry) error {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.index = e.Index + 1
+	pr.gone = time.Time{}
+	if e.Rollout != pr.r.Number {
+		return nil
+	}
+	words := pr.take(e)
+	if words != "" {
+		pr.say("%9s  %s", seconds(max(0, e.Time.Sub(pr.r.StartedAt))), words)
+	}
+	pr.draw()
+	if pr.outcome != "" {
+		return errEnded
+	}
+	return nil
+}
+
+// say shows a line where lines are shown.
+func (pr *progress) say(format string, args ...any) {
+	if !pr.p.json() && !pr.p.out.terminal {
+		pr.p.out.linef(format, args...)
+	}
+}
+
+// take updates the picture and gives the entry in words; empty: not worth a line.
+func (pr *progress) take(e record.Entry) string {
+	what, isInstance := strings.CutPrefix(e.Kind, "instance.")
+	if isInstance {
+		return pr.takeInstance(what, e)
+	}
+	switch e.Kind {
+	case "rollout.begun":
+		return fmt.Sprintf("rollout %d: %s", pr.r.Number, e.Reason)
+	case "rollout.switching":
+		pr.step = "switching"
+		return e.Reason + ": the traffic moves"
+	case "release.live":
+		pr.live = e.Time
+		for _, u := range pr.units {
+			if u.fresh && u.phase == "ready" {
+				u.phase = "serves"
+			}
+		}
+		return "live: " + e.Reason
+	case "rollout.live", "rollout.put-back":
+		pr.outcome, pr.ended, pr.why = strings.TrimPrefix(e.Kind, "rollout."), e.Time, strings.TrimPrefix(e.Reason, "put back: ")
+		return ""
+	case "rollout.reverting":
+		pr.step = "reverting"
+		return "putting back: " + e.Reason
+	}
+	if step, ok := strings.CutPrefix(e.Kind, "rollout."); ok {
+		pr.step = step
+		return step + ": " + e.Reason
+	}
+	return ""
+}
+
+func (pr *progress) takeInstance(what string, e record.Entry) string {
+	u := pr.unit(e)
+	switch what {
+	case "ordered":
+		u.phase, u.fresh = "starts", true
+		pr.started++
+	case "started":
+		u.phase = "runs"
+	case "ready", "recovered":
+		u.phase = "ready"
+	case "unready":
+		u.phase = "not ready"
+	case "failed":
+		u.phase = "failed"
+	case "leaving":
+		if u.phase != "failed" {
+			u.phase = "leaves"
+		}
+		if !u.fresh {
+			pr.retired++
+		}
+	case "stopping":
+		u.phase = "stops"
+	case "removed":
+		u.phase = "gone"
+	default:
+		return ""
+	}
+	line := fmt.Sprintf("%s  %s  %s", u.component, u.id, what)
+	if e.Reason != "" && (what == "failed" || what == "unready") {
+		line += ": " + e.Reason
+	}
+	return line
+}
+
+func (pr *progress) unit(e record.Entry) *unit {
+	for _, u := range pr.units {
+		if u.id == e.Instance {
+			return u
+		}
+	}
+	u := &unit{id: e.Instance, component: componentOf(e)}
+	pr.units = append(pr.units, u)
+	return u
+}
+
+// componentOf takes the component out of an instance's ID: app-env-component-N.
+func componentOf(e record.Entry) string {
+	name := strings.TrimPrefix(e.Instance, e.App+"-"+e.Env+"-")
+	if i := strings.LastIndexByte(name, '-'); i > 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// animate redraws on a terminal until stop, so that the clock moves.
+func (pr *progress) animate(ctx context.Context) (stop func()) {
+	if pr.p.json() || !pr.p.out.terminal {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				pr.mu.Lock()
+				pr.draw()
+				pr.mu.Unlock()
+			}
+		}
+	}()
+	return sync.OnceFunc(func() {
+		cancel()
+		<-done
+		pr.p.out.settle()
+	})
+}
+
+// draw shows the table on a terminal.
+func (pr *progress) draw() {
+	out := pr.p.out
+	if pr.p.json() || !out.terminal {
+		return
+	}
+	at := time.Now()
+	if !pr.ended.IsZero() {
+		at = pr.ended
+	}
+	head := fmt.Sprintf("rollout %d in %s  %s  %s", pr.r.Number, pr.plan.Env, seconds(max(0, at.Sub(pr.r.StartedAt))), pr.step)
+	if !pr.gone.IsZero() {
+		head += "  (the server is away)"
+	}
+	wide := 0
+	for _, u := range pr.units {
+		wide = max(wide, len(u.id))
+	}
+	lines := []string{head}
+	for _, u := range pr.units {
+		age := "old"
+		if u.fresh {
+			age = "new"
+		}
+		lines = append(lines, fmt.Sprintf("  %s  %-*s  %s", age, wide, u.id, u.phase))
+	}
+	out.redraw(lines)
+}

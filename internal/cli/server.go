@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func (p *program) serverCommand() *cobra.Command {
+	var q ServeRequest
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the server: it keeps every environment as it should be",
+		Long: "Runs the server of the state directory in the foreground, until SIGTERM or Ctrl-C. Instances and\n" +
+			"the router are processes of their own: they go on without the server, and it adopts them again when\n" +
+			"it is back. `ashlar down --all` ends everything.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if q.Dir, err = p.stateDir(); err != nil {
+				return err
+			}
+			q.RunDir = RunDir(q.Dir)
+			return p.parts.Serve(cmd.Context(), q)
+		},
+	}
+	programFlags(cmd, &q.Runc, &q.Shim)
+	cmd.Flags().StringVar(&q.Log.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
+	cmd.Flags().BoolVar(&q.Log.JSON, "log-json", false, "tell it as JSON lines")
+	fixed(cmd, "log-level", "debug", "info", "warn", "error")
+	return cmd
+}
+
+// programFlags name the programs that run instances.
+func programFlags(cmd *cobra.Command, runc, shim *string) {
+	cmd.Flags().StringVar(runc, "runc", "", "OCI runtime; without it: runc beside this program, then in PATH")
+	cmd.Flags().StringVar(shim, "shim", "", "ashlar-shim; without it: beside this program, then in PATH")
+}
+
+func (p *program) routerCommand() *cobra.Command {
+	var run string
+	cmd := &cobra.Command{
+		Use:   "router",
+		Short: "Run the http data plane; the server starts it by itself",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if run == "" {
+				dir, err := p.stateDir()
+				if err != nil {
+					return err
+				}
+				run = RunDir(dir)
+			}
+			return p.parts.Route(cmd.Context(), run)
+		},
+	}
+	cmd.Flags().StringVar(&run, "run", "", "run directory; without it: that of the state directory")
+	return cmd
+}
