@@ -7,10 +7,8 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -238,49 +236,21 @@ func TestGracefulEndFinishesRequests(t *testing.T) {
 	}
 }
 
-// TestMain lets the test binary be a router of its own, to be killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("ROUTER_TEST_RUN_DIR"); dir != "" {
-		if err := Serve(context.Background(), Config{RunDir: dir}); err != nil {
-			os.Stderr.WriteString(err.Error())
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
 func TestKilledRouterComesBack(t *testing.T) {
 	g := newRig(t)
-	if err := g.stop(); err != nil {
-		t.Fatal(err)
-	}
-	launch := func() *exec.Cmd {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "ROUTER_TEST_RUN_DIR="+g.dir)
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		g.await("the process to answer", func() bool { h, err := g.Health(t.Context()); return err == nil && h.PID == cmd.Process.Pid })
-		return cmd
-	}
-	cmd := launch()
+	cmd := g.apart()
 	g.table(1, time.Second, time.Second, named(t, "a"))
 	for range 5 {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		cmd.Wait() //nolint:errcheck // it was killed
-		cmd = launch()
+		cmd = g.launch()
 		if status, body := g.get("/"); status != 200 || body != "a" {
 			t.Errorf("%d %q after the restart", status, body)
 		}
 		g.table(1, time.Second, time.Second, g.backendsOf(t)...)
 	}
-	cmd.Process.Kill() //nolint:errcheck // it is gone either way
-	cmd.Wait()         //nolint:errcheck // it was killed
 }
 
 // backendsOf reads back what the router saved.
