@@ -9,31 +9,40 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
-// merged directories live in /usr; the root has links to them. Debian requires
-// it since bookworm (https://wiki.debian.org/UsrMerge). Packages of bookworm still
-// ship files outside /usr, which are moved while unpacking; the links are the rule
-// usrmerge/1.
-var mergedDirs = []string{"bin", "lib", "lib32", "lib64", "libo32", "libx32", "sbin"}
+// aliases are directories that became links to others: those that were merged into
+// /usr, which Debian requires since bookworm (https://wiki.debian.org/UsrMerge), and
+// /var/run and /var/lock. Packages still ship files by the old names; they are moved
+// while unpacking. The links themselves are the rule usrmerge/1.
+var aliases = []struct{ old, now string }{
+	{"bin", "usr/bin"}, {"lib", "usr/lib"}, {"lib32", "usr/lib32"}, {"lib64", "usr/lib64"}, {"libo32", "usr/libo32"},
+	{"libx32", "usr/libx32"}, {"sbin", "usr/sbin"}, {"var/run", "run"}, {"var/lock", "run/lock"},
+}
 
-// usrPath moves a path below /usr if its directory is merged.
+// usrPath moves a path that is or leads through an alias.
 func usrPath(p string) string {
-	top, _, _ := strings.Cut(p, "/")
-	if slices.Contains(mergedDirs, top) {
-		return "usr/" + p
+	for _, a := range aliases {
+		if rest, ok := strings.CutPrefix(p, a.old); ok && (rest == "" || rest[0] == '/') {
+			return a.now + rest
+		}
 	}
 	return p
 }
 
-// merged returns the entries sorted by path, those of merged directories moved.
+// isAlias says whether a path is itself an alias.
+func isAlias(p string) bool {
+	return slices.ContainsFunc(aliases, func(a struct{ old, now string }) bool { return a.old == p })
+}
+
+// merged returns the entries sorted by path, those of aliases moved.
 func (d *dataReader) merged() ([]image.Entry, error) {
 	out := make([]image.Entry, 0, len(d.entries))
 	at := map[string]int{}
 	for _, e := range d.entries {
 		shipped := e.Path
 		e.Path = usrPath(shipped)
-		if e.Type == image.Symlink && e.Path != shipped && !strings.Contains(shipped, "/") {
+		if e.Type == image.Symlink && isAlias(shipped) {
 			// base-files of trixie ships the links themselves.
-			if target := strings.TrimPrefix(e.Link, "/"); target != e.Path {
+			if pointsTo(image.Entry{Path: shipped, Link: e.Link}) != e.Path {
 				return nil, fmt.Errorf("member /%s is a link to %s instead of %s", shipped, clip(e.Link), e.Path)
 			}
 			continue
@@ -62,15 +71,15 @@ func (d *dataReader) merged() ([]image.Entry, error) {
 	return out, nil
 }
 
-// meet decides what stands where /x and /usr/x of one package meet.
+// meet decides whether what has two names in one package may stand at one place.
 func (d *dataReader) meet(have *image.Entry, e image.Entry) error {
 	if have.Type == image.Dir && e.Type == image.Dir || have.Type == e.Type && have.Digest == e.Digest && have.Link == e.Link {
 		return nil
 	}
-	return fmt.Errorf("members /%s and /%s are different and meet at one place", strings.TrimPrefix(e.Path, "usr/"), e.Path)
+	return fmt.Errorf("two different members meet at one place, /%s, once /bin, /lib and their like are links", e.Path)
 }
 
-// pointsTo is where a symbolic link leads, after usrmerge, by its text alone.
+// pointsTo is where a symbolic link leads by its text alone, aliases moved.
 func pointsTo(e image.Entry) string {
 	target := e.Link
 	if !strings.HasPrefix(target, "/") {
