@@ -40,12 +40,11 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
-// Builder is what building needs of its surroundings. Objects, Dir and
-// Definition are required.
+// Builder is what building needs of its surroundings. Objects and Dir are required.
 type Builder struct {
 	Objects    *object.Store
 	Dir        string    // state directory; disposable caches are in Dir/cache
-	Definition string    // directory of ashlar.yaml
+	Definition string    // directory of ashlar.yaml; default the parsed definition's
 	Lock       *LockFile // pinned inputs; nil: none yet. PrepareLock fills it
 
 	Locked bool // fail rather than change the lock

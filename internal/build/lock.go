@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 // b.Lock. Entries of sources that are gone are dropped. With b.Locked it changes
 // nothing, and fails where it would have to. Only what is resolved needs the network.
 func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (changed bool, err error) {
+	if b.Definition == "" {
+		b.Definition = def.Dir
+	}
 	old, err := ReadLockFile(b.Definition)
 	if err != nil {
 		return false, err
@@ -42,7 +46,7 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 		}
 	}
 	b.Lock = next
-	if b.Locked {
+	if b.Locked || len(old.Components) > 0 && reflect.DeepEqual(old, next) {
 		return false, nil
 	}
 	return next.Write(b.Definition)

@@ -17,6 +17,10 @@ import (
 // link, so that an OCI runtime, which would replace the link, and a sealed tree
 // agree. Parents keep the attributes they have below; missing ones are 0755, root's.
 func place(lower image.Tree, entries []image.Entry) (image.Tree, error) {
+	if len(lower.Entries) == 0 && len(entries) > 0 && entries[0].Path == "." {
+		t := image.Tree{Entries: entries} // complete already: a debian source, which comes first as a rule
+		return t, t.Validate()
+	}
 	out := map[string]image.Entry{}
 	for _, e := range image.Sorted(entries).Entries {
 		asked := e.Path
