@@ -42,7 +42,7 @@ func (r *router) open(ctx context.Context, addr string) (*listener, error) {
 	var lc net.ListenConfig
 	socket, err := lc.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fault.New(fault.Conflict, "address %s is in use by another program", addr).At(addr).
+		return nil, fault.New(fault.Conflict, "address %s is in use", addr).At(addr).
 			Mend("choose another listen: for the environment, or find the program with  ss -ltnp 'sport = :%s'", portOf(addr))
 	}
 	if err != nil {
@@ -71,6 +71,7 @@ func portOf(addr string) string {
 // serve begins to accept on an opened address.
 func (r *router) serve(l *listener) {
 	r.listeners[l.addr] = l
+	delete(r.warned, l.addr)
 	go l.server.Serve(l.socket) //nolint:errcheck // it ends with ErrServerClosed or because the socket was closed
 	r.log.Info("listens", "listen", l.addr)
 }
@@ -118,7 +119,10 @@ func (r *router) reopen(ctx context.Context) {
 	for key, env := range r.envs {
 		l, err := r.openFor(ctx, env.table)
 		if err != nil {
-			r.log.Error("cannot listen, will try again", "app", key.App, "env", key.Env, "err", err)
+			if !r.warned[env.table.Listen] {
+				r.log.Error("cannot listen, trying again every second", "app", key.App, "env", key.Env, "err", err)
+			}
+			r.warned[env.table.Listen] = true
 			continue
 		}
 		if l != nil {

@@ -43,6 +43,7 @@ type router struct {
 	mu        sync.Mutex // serialises everything below and the swap of current
 	envs      map[rollout.Key]*environment
 	listeners map[string]*listener
+	warned    map[string]bool // addresses that could not be opened, and the log says so
 }
 
 // environment is what the router remembers of one environment.
@@ -84,7 +85,7 @@ func newRouter(cfg Config) *router {
 	r := &router{
 		log: cfg.Log, runDir: cfg.RunDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
 		started: time.Now(), closing: make(chan struct{}),
-		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{},
+		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{}, warned: map[string]bool{},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

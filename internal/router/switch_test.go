@@ -127,6 +127,19 @@ func TestNoDrainCutsAtOnce(t *testing.T) {
 	g.await("the cut to be counted", func() bool { return g.describe().Cut == 1 })
 }
 
+// Asking again does no harm, so the client of a cut GET gets its answer from the new backend.
+func TestCutGetIsAskedAgain(t *testing.T) {
+	g := newRig(t)
+	old, arrived, _ := slow(t, "old")
+	g.table(1, time.Second, 50*time.Millisecond, old)
+	under := g.ask("GET", "/", nil)
+	<-arrived
+	g.table(2, time.Second, time.Second, named(t, "new"))
+	if r := <-under; r.err != nil || r.body != "new" {
+		t.Errorf("the request under way got %+v", r)
+	}
+}
+
 // A rollback while the old drains: what is under way there is not cut any more.
 func TestBackendThatComesBackIsNotCut(t *testing.T) {
 	g := newRig(t)
