@@ -99,8 +99,7 @@ func (p *goProgram) known(in goInputs) (digest.Digest, bool) {
 	if err != nil {
 		return "", false
 	}
-	d, err := p.c.Objects.Ref(refGo, key)
-	return d, err == nil && p.c.Objects.Has(d)
+	return recall(p.c.Objects, refGo, key)
 }
 
 // compile runs the compiler and stores the executable.

@@ -15,15 +15,6 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
-// Kinds of references that remember what was made from what. Each is set only
-// after everything it stands for is durable.
-const (
-	refLayer    = "layer"    // hex of a tree's digest to the OCI descriptor of its layer
-	refArtifact = "artifact" // hex of a manifest's digest to the seal of its merged tree
-	refSettings = "settings" // hex of a settings tree's digest to its seal
-	refGo       = "go"       // hex over the inputs of a Go program to its executable
-)
-
 // layer names the layer of a tree: its tar is streamed once to learn its digest
 // and size, and never again for the same tree.
 func (c *component) layer(ctx context.Context, t image.Tree, comment string) (image.Layer, error) {
@@ -53,8 +44,8 @@ func (c *component) layer(ctx context.Context, t image.Tree, comment string) (im
 }
 
 func (c *component) knownLayer(tree digest.Digest) (image.Layer, bool) {
-	ref, err := c.Objects.Ref(refLayer, tree.Encoded())
-	if err != nil || !c.Objects.Has(tree) {
+	ref, ok := recall(c.Objects, refLayer, tree.Encoded())
+	if !ok || !c.Objects.Has(tree) {
 		return image.Layer{}, false
 	}
 	raw, err := c.Objects.ReadAll(ref, image.ManifestLimit)
@@ -101,8 +92,8 @@ func (c *component) finish(ctx context.Context, art *Artifact) error {
 
 func (c *component) seal(ctx context.Context, art *Artifact, assembled image.Artifact) error {
 	step := c.step(StepSeal)
-	d, err := c.Objects.Ref(refArtifact, art.Manifest.Encoded())
-	if err == nil && c.Objects.Has(d) && c.Objects.Has(art.Manifest) && c.Objects.Has(digest.FromBytes(assembled.Config)) {
+	d, ok := recall(c.Objects, refArtifact, art.Manifest.Encoded())
+	if ok && c.Objects.Has(art.Manifest) && c.Objects.Has(digest.FromBytes(assembled.Config)) {
 		art.Seal, art.Reused = d, true
 		step.done(Event{Text: d.String(), Reused: true})
 		return c.commit()
@@ -110,6 +101,7 @@ func (c *component) seal(ctx context.Context, art *Artifact, assembled image.Art
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	var err error
 	if art.Seal, err = seal.PutBatch(c.batch, art.Root); err != nil {
 		return fmt.Errorf("sealing %s: %w", c.Name, err)
 	}
@@ -122,12 +114,6 @@ func (c *component) seal(ctx context.Context, art *Artifact, assembled image.Art
 	}
 	step.done(Event{Text: art.Seal.String()})
 	return nil
-}
-
-// reference is set once the batch is durable.
-type reference struct {
-	kind, name string
-	to         digest.Digest
 }
 
 // keep adds small objects to the component's batch.
@@ -144,13 +130,9 @@ func (c *component) commit() error {
 	if err := c.batch.Commit(); err != nil {
 		return err
 	}
-	for _, r := range c.refs {
-		if err := c.Objects.SetRef(r.kind, r.name, r.to); err != nil {
-			return err
-		}
-	}
+	refs := c.refs
 	c.refs = nil
-	return nil
+	return setRefs(c.Objects, refs)
 }
 
 // config is what an OCI runtime is told. Values of the environment stay out of it:

@@ -160,8 +160,8 @@ func (a *assembler) settings(root image.Tree, spec release.Spec, files []definit
 }
 
 func (a *assembler) known(key digest.Digest, files []release.ConfigFile) (digest.Digest, bool) {
-	d, err := a.b.Objects.Ref(refSettings, key.Encoded())
-	if err != nil || !a.b.Objects.Has(d) {
+	d, ok := recall(a.b.Objects, refSettings, key.Encoded())
+	if !ok {
 		return "", false
 	}
 	for _, f := range files {
@@ -176,10 +176,5 @@ func (a *assembler) commit() error {
 	if err := a.batch.Commit(); err != nil {
 		return err
 	}
-	for _, r := range a.refs {
-		if err := a.b.Objects.SetRef(r.kind, r.name, r.to); err != nil {
-			return err
-		}
-	}
-	return nil
+	return setRefs(a.b.Objects, a.refs)
 }

@@ -1,0 +1,50 @@
+package build
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/object"
+)
+
+// Kinds of references that remember what was made from what. Each is set only
+// after everything it stands for is durable.
+const (
+	refLayer    = "layer"    // hex of a tree's digest to the OCI descriptor of its layer
+	refArtifact = "artifact" // hex of a manifest's digest to the seal of its merged tree
+	refSettings = "settings" // hex of a settings tree's digest to its seal
+	refGo       = "go"       // hex over the inputs of a Go program to its executable
+)
+
+// touchAfter is how old a reference may be before its use is noted again: garbage
+// collection counts in days, and a build that changes nothing should write nothing.
+const touchAfter = 12 * time.Hour
+
+// reference is one to be set.
+type reference struct {
+	kind, name string
+	to         digest.Digest
+}
+
+// recall gives what a reference leads to, if that is still stored, and notes the use.
+func recall(objects *object.Store, kind, name string) (digest.Digest, bool) {
+	d, err := objects.Ref(kind, name)
+	if err != nil || !objects.Has(d) {
+		return "", false
+	}
+	if used, err := objects.RefTime(kind, name); err == nil && time.Since(used) > touchAfter {
+		_ = objects.TouchRef(kind, name) // at worst it is collected early and made again
+	}
+	return d, true
+}
+
+// setRefs sets references to what a batch has made durable.
+func setRefs(objects *object.Store, refs []reference) error {
+	for _, r := range refs {
+		if err := objects.SetRef(r.kind, r.name, r.to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
