@@ -1,8 +1,15 @@
 package cli
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/spf13/cobra"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
 )
+
+var levels = []string{"debug", "info", "warn", "error"}
 
 func (p *program) serverCommand() *cobra.Command {
 	var q ServeRequest
@@ -18,13 +25,17 @@ func (p *program) serverCommand() *cobra.Command {
 				return err
 			}
 			q.RunDir = RunDir(q.Dir)
+			if !slices.Contains(levels, q.Log.Level) {
+				return fault.New(fault.Invalid, "log level %q is not known", q.Log.Level).
+					Detail("known: " + strings.Join(levels, ", ")).Mend("write  --log-level info")
+			}
 			return p.parts.Serve(cmd.Context(), q)
 		},
 	}
 	programFlags(cmd, &q.Runc, &q.Shim)
 	cmd.Flags().StringVar(&q.Log.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
 	cmd.Flags().BoolVar(&q.Log.JSON, "log-json", false, "tell it as JSON lines")
-	fixed(cmd, "log-level", "debug", "info", "warn", "error")
+	fixed(cmd, "log-level", levels...)
 	return cmd
 }
 

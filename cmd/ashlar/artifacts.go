@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/seal"
+)
+
+// artifacts is engine.Artifacts over the object store. A sealed tree that was
+// found complete stays so until garbage is collected.
+type artifacts struct {
+	objects *object.Store
+
+	mu       sync.Mutex
+	complete map[digest.Digest]bool // seals
+}
+
+func newArtifacts(objects *object.Store) *artifacts {
+	return &artifacts{objects: objects, complete: map[digest.Digest]bool{}}
+}
+
+// forget is called when objects may have been removed.
+func (a *artifacts) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.complete)
+}
+
+// Check says whether every byte of the spec is on hand.
+func (a *artifacts) Check(ctx context.Context, spec release.Spec) error {
+	if !a.objects.Has(spec.Artifact) {
+		return missing("the manifest", spec.Artifact)
+	}
+	for _, d := range []digest.Digest{spec.Tree, spec.Settings} {
+		if err := a.tree(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *artifacts) tree(ctx context.Context, d digest.Digest) error {
+	a.mu.Lock()
+	done := a.complete[d]
+	a.mu.Unlock()
+	if done {
+		return nil
+	}
+	if !a.objects.Has(d) {
+		return missing("the sealed tree", d)
+	}
+	t, err := seal.Read(a.objects, d)
+	if err != nil {
+		return err
+	}
+	for _, e := range t.Entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if e.Digest != "" && e.Size > 0 && !a.objects.Has(e.Digest) {
+			return missing("the file /"+e.Path, e.Digest)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.complete[d] = true
+	return nil
+}
+
+func missing(what string, d digest.Digest) error {
+	return fault.New(fault.Refused, "%s (%s) is not in the object store", what, d).
+		Mend("build the release again from its commit:  ashlar deploy")
+}

@@ -1,0 +1,36 @@
+// Command ashlar is all of Ashlar: the server, the router and every command of
+// its user. The files here are the only place that knows which adapter stands
+// behind which interface; the commands are in package cli.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/router"
+)
+
+// version is set when the program is built: -ldflags "-X main.version=1.2.3".
+var version = "dev"
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return cli.Run(ctx, args, stdin, stdout, stderr, cli.Parts{
+		Version: version,
+		Build:   buildRelease,
+		Export:  exportArtifact,
+		Seals:   openSeals,
+		Doctor:  examine,
+		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
+		Route: func(ctx context.Context, runDir string) error {
+			return router.Serve(ctx, router.Config{RunDir: runDir, Log: logger(stderr, cli.LogOptions{}), Version: version})
+		},
+	})
+}

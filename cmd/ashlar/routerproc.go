@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/router"
+)
+
+// How long a router may take.
+const (
+	routerStart  = 10 * time.Second // to answer after it was started
+	routerEnd    = 15 * time.Second // to end after it was asked to
+	routerPoll   = 10 * time.Millisecond
+	routerPause  = time.Second // between attempts to start one that does not come up
+	maxRouterLog = 8 << 20     // bytes, after which router.log is put aside
+)
+
+// routerProcess keeps a router running, a process of its own that outlives the
+// server: it is started when none answers, and again when it has died.
+type routerProcess struct {
+	runDir, logFile string
+	client          *router.Client
+	log             *slog.Logger
+	started         func(pid int) // called after a router was started
+}
+
+// ensure returns once a router answers, starting one if need be.
+func (r *routerProcess) ensure(ctx context.Context) (pid int, err error) {
+	if h, err := r.client.Health(ctx); err == nil {
+		return h.PID, nil
+	}
+	if err := r.start(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, routerStart)
+	defer cancel()
+	for {
+		h, err := r.client.Health(ctx)
+		if err == nil {
+			r.log.Info("router started", "pid", h.PID)
+			if r.started != nil {
+				r.started(h.PID)
+			}
+			return h.PID, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fault.New(fault.Unavailable, "the router does not come up").At(r.logFile).Mend("see why:  tail %s", r.logFile)
+		case <-time.After(routerPoll):
+		}
+	}
+}
+
+// start runs a router in a session of its own, so that no signal to the server's
+// terminal or process group reaches it.
+func (r *routerProcess) start() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fault.New(fault.Internal, "find this program: %w", err)
+	}
+	out, err := openLog(r.logFile)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "router", "--run", r.runDir)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	if err := errors.Join(err, out.Close()); err != nil {
+		return fault.New(fault.Unavailable, "start the router: %w", err)
+	}
+	go cmd.Wait() //nolint:errcheck // only so that it leaves no zombie; keep sees its end
+	return nil
+}
+
+func openLog(path string) (*os.File, error) {
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if info, statErr := os.Stat(path); err == nil && statErr == nil && info.Size() > maxRouterLog {
+		err = os.Rename(path, path+".1")
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "open the router's log: %w", err).At(path)
+	}
+	return f, nil
+}
+
+// keep starts the router again whenever it dies, until ctx ends. restarted is
+// called each time another router answers.
+func (r *routerProcess) keep(ctx context.Context, pid int, restarted func()) {
+	for ctx.Err() == nil {
+		if err := awaitEnd(ctx, pid); err != nil {
+			r.log.Warn("cannot watch the router", "pid", pid, "err", err)
+			pauseFor(ctx, routerPause)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		before := pid
+		next, err := r.ensure(ctx)
+		if err != nil {
+			r.log.Error("the router is not running", "err", err)
+			pauseFor(ctx, routerPause)
+			continue
+		}
+		if pid = next; pid != before {
+			r.log.Warn("the router had died and runs again", "before", before, "pid", pid)
+			restarted()
+		}
+	}
+}
+
+// end asks the router to end and waits for it.
+func (r *routerProcess) end(ctx context.Context) error {
+	h, err := r.client.Health(ctx)
+	if err != nil {
+		return nil // there is none
+	}
+	if err := syscall.Kill(h.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fault.New(fault.Internal, "end the router: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, routerEnd)
+	defer cancel()
+	if err := awaitEnd(ctx, h.PID); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fault.New(fault.Unavailable, "the router (process %d) does not end", h.PID)
+	}
+	return nil
+}
+
+// awaitEnd waits until a process, of which this one need not be the parent, has
+// ended, or ctx has: pidfd_open(2).
+func awaitEnd(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "watch process %d: %w", pid, err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written to it
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 200)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fault.New(fault.Internal, "watch process %d: %w", pid, err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/seal"
+)
+
+// seals reads the sealed trees of a state directory.
+type seals struct{ objects *object.Store }
+
+func openSeals(dir string) (cli.Seals, error) {
+	objects, err := object.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return seals{objects}, nil
+}
+
+// Open is image.Opener.
+func (s seals) Open(d digest.Digest) (io.ReadCloser, error) { return s.objects.Open(d) }
+
+// Find completes the beginning of a digest.
+func (s seals) Find(prefix string) (digest.Digest, error) {
+	if len(prefix) < 6 || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return "", fault.New(fault.Invalid, "%q does not name a sealed tree", prefix).
+			Mend("give its digest, 6 or more of its hexadecimal digits, or ENV/COMPONENT")
+	}
+	found, err := filepath.Glob(filepath.Join(s.objects.Path(), prefix[:2], prefix[2:]+"*"))
+	switch {
+	case err != nil:
+		return "", fault.New(fault.Internal, "look for %s: %w", prefix, err)
+	case len(found) == 0:
+		return "", fault.New(fault.NotFound, "nothing stored has a digest that begins with %s", prefix).
+			Mend("build it:  ashlar build  shows the seals")
+	case len(found) > 1:
+		return "", fault.New(fault.Invalid, "%s is the beginning of %d digests", prefix, len(found)).Mend("give more digits")
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, prefix[:2]+filepath.Base(found[0])), nil
+}
+
+// Tree reads a sealed tree.
+func (s seals) Tree(d digest.Digest) (image.Tree, error) { return seal.Read(s.objects, d) }
+
+// Verify re-hashes a sealed tree.
+func (s seals) Verify(ctx context.Context, d digest.Digest) (cli.SealReport, error) {
+	r, err := seal.Verify(ctx, s.objects, d)
+	out := cli.SealReport{Seal: d, Files: r.Files, Bytes: r.Bytes}
+	for _, x := range r.Damage {
+		out.Damaged = append(out.Damaged, fmt.Sprintf("%s: %s", x.Path, x.Problem))
+	}
+	return out, err
+}
