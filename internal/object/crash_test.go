@@ -148,6 +148,20 @@ func TestProcessesStoreTheSameAtOnce(t *testing.T) {
 	}
 }
 
+func TestUmaskDoesNotMatter(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	s := newStore(t)
+	d, err := s.PutBytes([]byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _ := s.File(d)
+	if fi, err := os.Stat(path); err != nil || fi.Mode() != objectMode {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+}
+
 func TestOpenLeavesALivingSession(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir)

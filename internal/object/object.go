@@ -39,6 +39,8 @@ import (
 type Store struct {
 	dir string // D
 
+	buffers sync.Pool // of *[smallObject]byte
+
 	mu      sync.Mutex
 	session *session // where temporary files go; nil until the first write
 }
@@ -50,7 +52,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, buffers: sync.Pool{New: func() any { return new([smallObject]byte) }}}
 	for _, d := range []string{s.tmp(), s.refs()} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, storing(dir, "make the object store", err)

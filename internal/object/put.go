@@ -15,9 +15,9 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
-// smallObject is the size up to which content is held in memory and hashed before
+// smallObject is the size below which content is held in memory and hashed before
 // it touches the disk, so that what is already stored is not written again.
-const smallObject = 1 << 20
+const smallObject = 256 << 10
 
 // staged is content that was hashed and, unless it is stored already, written to
 // a temporary file. Nothing of it is durable yet.
@@ -66,14 +66,17 @@ func (s *Store) stage(r io.Reader, want digest.Digest, limit int64) (staged, err
 		}
 	}
 	r = limited(r, limit)
-	small, err := io.ReadAll(io.LimitReader(r, smallObject+1))
-	if err != nil {
+	buf := s.buffers.Get().(*[smallObject]byte)
+	defer s.buffers.Put(buf)
+	n, err := io.ReadFull(r, buf[:])
+	switch {
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		return s.stageSmall(buf[:n], want)
+	case err != nil:
 		return staged{}, reading(err)
+	default:
+		return s.stageLarge(io.MultiReader(bytes.NewReader(buf[:]), r), want)
 	}
-	if len(small) <= smallObject {
-		return s.stageSmall(small, want)
-	}
-	return s.stageLarge(io.MultiReader(bytes.NewReader(small), r), want)
 }
 
 func (s *Store) stageSmall(b []byte, want digest.Digest) (staged, error) {
@@ -157,9 +160,6 @@ func (s *Store) createTemp() (*os.File, error) {
 	f, err := ses.create()
 	if err != nil {
 		return nil, storing(s.dir, "store an object", err)
-	}
-	if err := f.Chmod(0o444); err != nil { // whatever the umask is
-		return nil, s.drop(f.Name(), errors.Join(err, f.Close()))
 	}
 	return f, nil
 }

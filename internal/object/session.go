@@ -12,13 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// objectMode is the mode of every object: read by all, written by nobody.
+const objectMode = 0o444
+
 // session is one process's directory of temporary files. Its owner holds a lock
 // on it, which the kernel releases when the process dies, however it dies: a
 // session that can be locked has no owner and is removed by whoever finds it.
 type session struct {
-	path string
-	lock *os.File // the directory itself
-	next atomic.Int64
+	path  string
+	lock  *os.File // the directory itself
+	chmod bool     // the umask takes away what objects need
+	next  atomic.Int64
 }
 
 // begin returns the store's session, starting it if need be.
@@ -51,14 +55,38 @@ func newSession(tmp string) (*session, error) {
 	if lock == nil || err != nil {
 		return nil, err
 	}
-	return &session{path: path, lock: lock}, nil
+	ses := &session{path: path, lock: lock}
+	if err := ses.tryMode(); err != nil {
+		return nil, errors.Join(err, ses.close())
+	}
+	return ses, nil
+}
+
+// tryMode finds out whether files come with the mode that is asked for, which
+// saves a call for each of them.
+func (ses *session) tryMode() error {
+	f, err := ses.create()
+	if err != nil {
+		return err
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		ses.chmod = fi.Mode() != objectMode
+	}
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // create makes a new temporary file, readable by all and writable through the
 // returned handle alone.
 func (ses *session) create() (*os.File, error) {
 	name := filepath.Join(ses.path, strconv.FormatInt(ses.next.Add(1), 36))
-	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, objectMode)
+	if err == nil && ses.chmod {
+		if err := f.Chmod(objectMode); err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(name))
+		}
+	}
+	return f, err
 }
 
 func (ses *session) close() error {
