@@ -36,7 +36,12 @@ var programs struct {
 	tree       digest.Digest // its seal
 }
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(serverEnv) != "" {
+		os.Exit(runServer())
+	}
+	os.Exit(runTests(m))
+}
 
 func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ashlar-local")
@@ -264,10 +269,11 @@ func processes(t *testing.T, runDir string) []string {
 	return out
 }
 
-// hostStateSettled gives the kernel and reaped children a moment.
+// hostStateSettled gives the kernel a moment, and the init process one to reap what
+// a killed shim left to it.
 func hostStateSettled(t *testing.T, runDir, mark string, want []string) []string {
 	t.Helper()
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for {
 		got := hostState(t, runDir, mark)
 		if cmp.Equal(got, want) || time.Now().After(deadline) {
