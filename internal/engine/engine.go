@@ -29,6 +29,10 @@ type Config struct {
 	Artifacts Artifacts
 	Log       *slog.Logger
 	Parallel  int // actions of one decision at a time; 0 means 4; 1 makes it deterministic
+
+	// Decide is rollout.Decide when nil. The simulator's own tests break it on
+	// purpose, to see that the simulator notices.
+	Decide func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision
 }
 
 // Engine drives environments. Its methods are safe for concurrent use; two
@@ -54,6 +58,9 @@ type memory struct {
 func New(c Config) *Engine {
 	if c.Parallel == 0 {
 		c.Parallel = 4
+	}
+	if c.Decide == nil {
+		c.Decide = rollout.Decide
 	}
 	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64)}
 }
@@ -95,7 +102,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	if err != nil {
 		return Ticked{}, err
 	}
-	d := rollout.Decide(now, state, seen)
+	d := e.Decide(now, state, seen)
 	if len(d.Events) > 0 {
 		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events, state)); err != nil {
 			return Ticked{}, fmt.Errorf("commit the decision for %s: %w", key, err)

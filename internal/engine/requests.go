@@ -174,7 +174,7 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		status.Problems = append(status.Problems, "the router does not answer: "+err.Error())
 	}
 	if len(status.Problems) == 0 {
-		status.Waiting = rollout.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router}).Waiting
+		status.Waiting = e.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router}).Waiting
 	}
 	return status, nil
 }

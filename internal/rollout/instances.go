@@ -129,7 +129,10 @@ func (d *decider) unrouted(r *Rollout) bool {
 
 // leave sets an order on its way out. It is unrouted in the same decision.
 func (d *decider) leave(o *Order, why string) {
-	o.Leaving, o.Why, o.DrainTill = true, why, d.now.Add(o.Drain)
+	if c := d.s.Current.find(o.Component, o.Spec); c != nil {
+		o.Drain = c.Drain // a later release may have kept the instance and changed its drain time
+	}
+	o.Leaving, o.Why = true, why
 	d.event(Event{Kind: "instance.leaving", Instance: o.ID, Release: o.Release, Reason: why})
 }
 
@@ -163,7 +166,7 @@ func (d *decider) gone(o *Order) bool {
 		d.stopNow(o, RemoveInstance{o.ID})
 	case in.Phase == Exited:
 		d.stopNow(o, RemoveInstance{o.ID})
-	case o.StopAt.IsZero() && d.o.Router.InFlight[o.ID] > 0 && d.now.Before(o.DrainTill):
+	case o.StopAt.IsZero() && d.draining(o):
 		d.wakeAt(o.DrainTill)
 		d.wakeAt(d.now.Add(drainPoll))
 	case !o.StopAt.IsZero() && !d.now.Before(o.StopAt.Add(o.Grace+stopPatience)):
@@ -173,6 +176,20 @@ func (d *decider) gone(o *Order) bool {
 		d.wakeAt(o.StopAt.Add(o.Grace + stopPatience))
 	}
 	return false
+}
+
+// draining says whether an unrouted order still has requests and time for them.
+// Its time begins when the router was first seen without it, not when it was decided.
+func (d *decider) draining(o *Order) bool {
+	n := d.o.Router.InFlight[o.ID]
+	if n == 0 {
+		return false
+	}
+	if o.DrainTill.IsZero() {
+		o.DrainTill = d.now.Add(o.Drain)
+		d.event(Event{Kind: "instance.draining", Instance: o.ID, Release: o.Release, Reason: fmt.Sprintf("%d requests under way", n)})
+	}
+	return d.now.Before(o.DrainTill)
 }
 
 func (d *decider) stopNow(o *Order, a Action) {

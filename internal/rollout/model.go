@@ -139,7 +139,7 @@ type Order struct {
 	Unready   time.Time     `json:"unready,omitzero"`   // since when it is not ready although it was
 	Leaving   bool          `json:"leaving,omitempty"`  // on its way out: unrouted, drained, stopped, removed
 	Why       string        `json:"why,omitempty"`      // why it leaves
-	DrainTill time.Time     `json:"drainTill,omitzero"` // with Leaving: when it is stopped at the latest
+	DrainTill time.Time     `json:"drainTill,omitzero"` // once unrouted: when it is stopped at the latest
 	StopAt    time.Time     `json:"stopAt,omitzero"`    // when its stop was ordered
 }
 

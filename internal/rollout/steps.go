@@ -35,6 +35,13 @@ func (d *decider) advanceLaying(r *Rollout) {
 		d.revert(Failure{What: "the router refused the routes: " + d.o.Refused.What})
 		return
 	}
+	if d.allReady(r) {
+		d.enter(r, Switching, "every new instance is ready")
+	}
+}
+
+// allReady says whether every instance that the rollout brings is ready.
+func (d *decider) allReady(r *Rollout) bool {
 	all := true
 	for _, c := range r.To.Components {
 		if from := r.From.find(c.Name, c.Spec); from != nil && c.Replicas <= from.Replicas {
@@ -45,17 +52,17 @@ func (d *decider) advanceLaying(r *Rollout) {
 			d.waitFor("%s: %d of %d new instances ready", c.Name, ready, c.Replicas)
 		}
 	}
-	if all {
-		d.enter(r, Switching, "every new instance is ready")
-	}
+	return all
 }
 
-// advanceSwitching goes on when the router acknowledges the new table.
+// advanceSwitching goes on when the router acknowledges the new table: whichever
+// it was asked for in this step leads to the new instances. While it has not, a new
+// instance that is no longer ready takes the rollout a step back.
 func (d *decider) advanceSwitching(r *Rollout) {
 	switch {
 	case d.refused():
 		d.revert(Failure{What: "the router refused the routes: " + d.o.Refused.What})
-	case d.acknowledged() && sameRoutes(d.s.Table, d.table(&r.To)):
+	case d.acknowledged():
 		r.SwitchAt = d.now
 		r.DrainTill = d.now.Add(longestDrain(r.From))
 		d.s.Current = &r.To
@@ -63,6 +70,8 @@ func (d *decider) advanceSwitching(r *Rollout) {
 		d.enter(r, Draining, "the router acknowledged the new routes")
 	case !d.now.Before(r.StepAt.Add(switchPatience)):
 		d.revert(Failure{What: "the router did not acknowledge the new routes within " + switchPatience.String()})
+	case !d.allReady(r):
+		d.enter(r, Laying, "a new instance is no longer ready")
 	default:
 		d.wakeAt(r.StepAt.Add(switchPatience))
 		d.waitFor("the router to acknowledge the new routes")

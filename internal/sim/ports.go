@@ -1,0 +1,296 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// crash is what a killed server panics with.
+type crash struct{ where string }
+
+var (
+	errLost      = errors.New("the reply was lost")
+	errPartition = errors.New("no answer")
+)
+
+// mayCrash kills the server here, now and then.
+func (w *world) mayCrash(where string) {
+	if w.chance(0.004) {
+		w.counts.Crashes++
+		panic(crash{where})
+	}
+}
+
+// platform is the made-up engine.Platform. It belongs to one server; what it
+// knows by probing goes with that.
+type platform struct{ w *world }
+
+var _ engine.Platform = platform{}
+
+// Start makes a unit that behaves as its spec's environment says, see behaviours.
+func (p platform) Start(_ context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
+	w := p.w
+	w.mayCrash("before start " + in.ID)
+	if got := spec.Digest(); got != in.Spec {
+		w.violate("I1", "%s was started with spec %s instead of %s", in.ID, got, in.Spec)
+	}
+	if w.past[in.ID] {
+		w.violate("I8", "%s was started again after it had ended", in.ID)
+	}
+	if w.now.Before(w.partition) {
+		return errPartition
+	}
+	if w.units[in.ID] != nil {
+		return nil
+	}
+	u := w.behave(&unit{Instance: in, env: env, spec: spec, startedAt: w.now})
+	switch {
+	case spec.Env["behaviour"] == "refused":
+		return fault.New(fault.Invalid, "no such command")
+	case w.chance(0.03):
+		return errors.New("the platform was busy")
+	case w.chance(0.03):
+		w.late = append(w.late, lateStart{w.now.Add(w.between(0, 2*time.Second)), u})
+		return errLost
+	}
+	w.units[in.ID] = u
+	w.signal()
+	w.mayCrash("after start " + in.ID)
+	if w.chance(0.03) {
+		return errLost
+	}
+	return nil
+}
+
+// behave draws how the unit will behave.
+func (w *world) behave(u *unit) *unit {
+	u.readyAt = w.now.Add(w.between(5*time.Millisecond, 500*time.Millisecond))
+	switch u.spec.Env["behaviour"] {
+	case "exits":
+		u.exitAt = w.now.Add(w.between(0, 100*time.Millisecond))
+		u.readyAt = w.now.Add(never)
+	case "never-ready":
+		u.readyAt = w.now.Add(never)
+	case "slow":
+		u.readyAt = w.now.Add(w.between(time.Second, 9*time.Second))
+	case "flaps":
+		u.downFrom = u.readyAt.Add(w.between(0, 2*time.Second))
+		u.downTill = u.downFrom.Add(w.between(0, 20*time.Second))
+	}
+	switch {
+	case w.chance(0.05):
+		u.exitAt = w.now.Add(w.between(0, 30*time.Second))
+	case w.chance(0.05):
+		u.downFrom = w.now.Add(w.between(0, 30*time.Second))
+		u.downTill = u.downFrom.Add(w.between(0, 15*time.Second))
+	}
+	return u
+}
+
+// Stop begins a graceful end. A unit that is routed, or has requests whose drain
+// time is not over, must not be stopped: that is checked here.
+func (p platform) Stop(_ context.Context, id string) error {
+	w := p.w
+	w.mayCrash("before stop " + id)
+	if w.now.Before(w.partition) {
+		return errPartition
+	}
+	u := w.units[id]
+	if u == nil || u.stopping || u.exited != nil {
+		return nil
+	}
+	w.mayStop(u)
+	u.stopping = true
+	grace := time.Duration(u.spec.StopGraceMS) * time.Millisecond
+	u.stopsAt = w.now.Add(min(w.between(time.Millisecond, 12*time.Second), grace))
+	w.mayCrash("after stop " + id)
+	if w.chance(0.03) {
+		return errLost
+	}
+	return nil
+}
+
+func (p platform) Remove(_ context.Context, id string) error {
+	w := p.w
+	w.mayCrash("before remove " + id)
+	if w.now.Before(w.partition) {
+		return errPartition
+	}
+	if u := w.units[id]; u != nil {
+		if u.exited == nil && !u.stopping {
+			w.mayStop(u)
+		}
+		w.cut(u, "was removed")
+	}
+	delete(w.units, id)
+	if w.chance(0.03) {
+		return errLost
+	}
+	return nil
+}
+
+func (p platform) List(_ context.Context, env rollout.Key) ([]rollout.Observed, error) {
+	w := p.w
+	w.mayCrash("at list")
+	if w.chance(0.005) {
+		w.partition = w.now.Add(w.between(0, 10*time.Second))
+		w.tell("fault: the platform is cut off until %s", w.partition.Sub(epoch))
+	}
+	if w.now.Before(w.partition) {
+		return nil, errPartition
+	}
+	var out []rollout.Observed
+	for _, id := range w.ids() {
+		if u := w.units[id]; u.env == env {
+			out = append(out, w.observe(u))
+		}
+	}
+	return out, nil
+}
+
+// observe is what a prober would say of a unit.
+func (w *world) observe(u *unit) rollout.Observed {
+	o := rollout.Observed{ID: u.ID, Component: u.Component, Release: u.Release, Spec: u.Spec, StartedAt: u.startedAt, Address: u.ID + ":1"}
+	switch {
+	case u.exited != nil:
+		o.Phase, o.Exit = rollout.Exited, u.exited
+	case u.stopping:
+		o.Phase = rollout.Stopping
+	case !u.probed && w.chance(0.5):
+		o.Phase = rollout.Unknown
+	case u.answering(w.now):
+		o.Phase, u.wasReady, u.probed = rollout.Ready, true, true
+	case u.wasReady:
+		o.Phase, o.Probe = rollout.Unready, "the probe failed"
+	default:
+		o.Phase, u.probed = rollout.Starting, true
+	}
+	return o
+}
+
+func (p platform) Changes() <-chan struct{} { return p.w.changed }
+
+// router is the made-up data plane.
+type router struct{ w *world }
+
+var _ engine.Router = router{}
+
+func (r router) Apply(_ context.Context, env rollout.Key, t rollout.Table) error {
+	w := r.w
+	w.mayCrash("before route " + t.String())
+	if w.now.Before(w.routerOut) || w.chance(0.02) {
+		return errPartition
+	}
+	old := w.tables[env]
+	if t.Generation < old.Generation {
+		return fault.New(fault.Conflict, "table %d is older than %d", t.Generation, old.Generation)
+	}
+	w.tables[env] = t
+	for _, s := range old.Services {
+		for _, b := range s.Backends {
+			if !w.routed(b.ID) {
+				w.left[b.ID] = leftRoute{w.now, s.Drain}
+			}
+		}
+	}
+	w.tell("world: %s routes %s", env, t)
+	w.mayCrash("after route " + t.String())
+	if w.chance(0.03) {
+		return errLost
+	}
+	return nil
+}
+
+func (r router) Status(_ context.Context, env rollout.Key) (rollout.RouterStatus, error) {
+	w := r.w
+	if w.chance(0.005) {
+		w.routerOut = w.now.Add(w.between(0, 5*time.Second))
+		w.tell("fault: the router's control is gone until %s", w.routerOut.Sub(epoch))
+	}
+	if w.now.Before(w.routerOut) {
+		return rollout.RouterStatus{}, errPartition
+	}
+	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}}
+	for _, q := range w.requests {
+		if w.units[q.backend] != nil && w.units[q.backend].env == env {
+			s.InFlight[q.backend]++
+		}
+	}
+	return s, nil
+}
+
+// artifacts says whether the bytes of a spec are on hand.
+type artifacts struct{ w *world }
+
+func (a artifacts) Check(_ context.Context, spec release.Spec) error {
+	if a.w.missing[spec.Tree] {
+		return fault.New(fault.Unavailable, "tree %s is not on hand", spec.Tree)
+	}
+	return nil
+}
+
+// faultyStore adds store errors, lost replies and crashes around a store, and
+// checks that no state changes without an entry (I4).
+type faultyStore struct {
+	engine.Store
+	w      *world
+	cached *cachedState
+}
+
+// cachedState is what State answered last, kept until the next Commit: reading
+// is most of a run's time otherwise.
+type cachedState struct {
+	valid   bool
+	state   rollout.State
+	version int64
+}
+
+func (s faultyStore) State(ctx context.Context, env rollout.Key) (rollout.State, int64, error) {
+	c := s.cached
+	if !c.valid {
+		var err error
+		if c.state, c.version, err = s.Store.State(ctx, env); err != nil {
+			return rollout.State{}, 0, err
+		}
+		c.valid = true
+	}
+	return c.state, c.version, nil
+}
+
+func (s faultyStore) Commit(ctx context.Context, env rollout.Key, version int64, next rollout.State, entries []record.Entry) (int64, error) {
+	s.w.mayCrash("before commit")
+	if s.w.chance(0.01) {
+		return 0, errors.New("database is locked")
+	}
+	if len(entries) == 0 {
+		s.w.violate("I4", "a state was committed without an entry")
+	}
+	s.cached.valid = false
+	v, err := s.Store.Commit(ctx, env, version, next, entries)
+	if err != nil {
+		return v, err
+	}
+	for _, e := range entries {
+		s.w.tell("%-18s %s%s", e.Kind, e.Instance, because(e.Reason))
+	}
+	s.w.mayCrash("after commit")
+	if s.w.chance(0.01) {
+		return 0, errLost
+	}
+	return v, nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return fmt.Sprintf("  (%s)", reason)
+}

@@ -1,0 +1,253 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// epoch is when every simulated world begins.
+var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// world is everything outside the engine: what exists, independent of what any
+// server knows of it. It survives the server's crashes.
+type world struct {
+	rng    *rand.Rand
+	now    time.Time
+	faults bool // whether faults happen
+
+	units    map[string]*unit // by instance ID: what exists on the platform
+	past     map[string]bool  // IDs that ended or were removed: they must never start again
+	late     []lateStart      // starts that were lost on the way and arrive after all
+	tables   map[rollout.Key]rollout.Table
+	left     map[string]leftRoute // instance ID to how it left its environment's table
+	requests []request
+	releases map[digest.Digest]release.Release
+	missing  map[digest.Digest]bool // artifacts that are not on hand
+
+	partition time.Time // until then the platform does not answer
+	routerOut time.Time // until then the router's control does not answer; it goes on serving
+	changed   chan struct{}
+
+	story      []string
+	violations []string
+	served     int            // requests answered
+	excused    int            // requests that an injected fault cost
+	debt       map[string]int // env/component to instances that injected faults took and that were not made up for
+	counts     Counts
+}
+
+// unit is one instance as the world has it.
+type unit struct {
+	rollout.Instance
+	env       rollout.Key
+	spec      release.Spec
+	startedAt time.Time
+	readyAt   time.Time // far away: never
+	exitAt    time.Time // zero: never by itself
+	downFrom  time.Time // flapping: its probe fails from here
+	downTill  time.Time // to here
+	stopping  bool
+	stopsAt   time.Time // with stopping
+	probed    bool      // by the observer of the present server
+	wasReady  bool      // as the present server's observer saw it
+	exited    *rollout.Exit
+}
+
+type lateStart struct {
+	at time.Time
+	u  *unit
+}
+
+// leftRoute is when a backend left the routes, and the drain time it had then.
+type leftRoute struct {
+	at    time.Time
+	drain time.Duration
+}
+
+// request is one under way on a backend.
+type request struct {
+	backend string
+	till    time.Time
+}
+
+const never = 1000 * time.Hour
+
+func newWorld(seed uint64) *world {
+	return &world{
+		rng: rand.New(rand.NewPCG(seed, 0x5eed)), now: epoch, faults: true,
+		units: map[string]*unit{}, past: map[string]bool{}, tables: map[rollout.Key]rollout.Table{},
+		releases: map[digest.Digest]release.Release{}, missing: map[digest.Digest]bool{}, left: map[string]leftRoute{},
+		changed: make(chan struct{}, 1), debt: map[string]int{},
+	}
+}
+
+func (w *world) tell(format string, args ...any) {
+	w.story = append(w.story, fmt.Sprintf("%9.3fs  ", w.now.Sub(epoch).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// violate notes that an invariant does not hold.
+func (w *world) violate(invariant, format string, args ...any) {
+	text := invariant + ": " + fmt.Sprintf(format, args...)
+	w.violations = append(w.violations, text)
+	w.tell("VIOLATION %s", text)
+}
+
+// chance is true with probability p, and never once the faults are off.
+func (w *world) chance(p float64) bool { return w.faults && w.rng.Float64() < p }
+
+func (w *world) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
+}
+
+// answering says whether a unit would answer a request now.
+func (u *unit) answering(now time.Time) bool {
+	return u.exited == nil && !now.Before(u.readyAt) && (now.Before(u.downFrom) || !now.Before(u.downTill))
+}
+
+// advance lets the world run until now: starts arrive, programs end, requests end.
+func (w *world) advance(now time.Time) {
+	w.now = now
+	for _, l := range w.late {
+		if !l.at.After(now) && w.units[l.u.ID] == nil && !w.past[l.u.ID] {
+			w.units[l.u.ID] = l.u
+			w.tell("world: the lost start of %s arrives after all", l.u.ID)
+		}
+	}
+	w.late = slices.DeleteFunc(w.late, func(l lateStart) bool { return !l.at.After(now) })
+	for _, id := range w.ids() {
+		w.advanceUnit(w.units[id])
+	}
+	w.requests = slices.DeleteFunc(w.requests, func(r request) bool { return !r.till.After(now) })
+}
+
+func (w *world) advanceUnit(u *unit) {
+	switch {
+	case u.exited != nil:
+	case u.stopping && !u.stopsAt.After(w.now):
+		u.exited = &rollout.Exit{Code: 0, At: w.now}
+		w.cut(u, "was stopped")
+	case !u.exitAt.IsZero() && !u.exitAt.After(w.now):
+		u.exited = &rollout.Exit{Code: 1, At: w.now}
+		w.owe(u)
+		w.cut(u, "ended by itself")
+	}
+	if !u.downFrom.IsZero() && !u.downFrom.After(w.now) && u.downTill.After(w.now) {
+		w.owe(u)
+	}
+}
+
+// owe notes that an injected fault took an instance, for which the engine is not
+// to blame until it had the chance to make up for it.
+func (w *world) owe(u *unit) {
+	w.debt[u.env.String()+"/"+u.Component]++
+}
+
+// cut ends the requests of a unit that ended. mayStop has checked that the engine
+// cost none of them.
+func (w *world) cut(u *unit, how string) {
+	w.tell("world: %s %s", u.ID, how)
+	w.past[u.ID] = true
+	w.requests = slices.DeleteFunc(w.requests, func(r request) bool {
+		if r.backend == u.ID {
+			w.excused++
+		}
+		return r.backend == u.ID
+	})
+	w.signal()
+}
+
+// mayStop checks that ending a unit now loses nothing that was promised: it left
+// the table, and its requests are done or their drain time is over.
+func (w *world) mayStop(u *unit) {
+	if w.routed(u.ID) {
+		w.violate("I6", "%s is ended while it is routed", u.ID)
+	}
+	l := w.left[u.ID]
+	if n := w.inFlight(u.ID); n > 0 && w.now.Before(l.at.Add(l.drain)) {
+		w.violate("I6", "%s is ended with %d requests under way, %s after it left the routes", u.ID, n, w.now.Sub(l.at))
+	}
+}
+
+func (w *world) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (w *world) routed(id string) bool {
+	for _, t := range w.tables {
+		for _, s := range t.Services {
+			for _, b := range s.Backends {
+				if b.ID == id {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (w *world) inFlight(id string) int {
+	n := 0
+	for _, r := range w.requests {
+		if r.backend == id {
+			n++
+		}
+	}
+	return n
+}
+
+// traffic sends a few requests through each service.
+func (w *world) traffic() {
+	for _, key := range w.keys() {
+		for _, s := range w.tables[key].Services {
+			for range w.rng.IntN(3) {
+				if len(s.Backends) > 0 {
+					w.send(s.Backends[w.rng.IntN(len(s.Backends))].ID)
+				}
+			}
+		}
+	}
+}
+
+func (w *world) send(id string) {
+	u := w.units[id]
+	switch {
+	case u == nil:
+		w.violate("I6", "a request was lost: backend %s does not exist", id)
+	case u.stopping || w.past[id] && u.exited != nil && u.exited.Code == 0:
+		w.violate("I6", "a request was lost: backend %s was stopped while routed", id)
+	case !u.answering(w.now):
+		w.excused++ // an injected fault took it a moment ago
+	default:
+		w.served++
+		w.requests = append(w.requests, request{backend: id, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))})
+	}
+}
+
+func (w *world) ids() []string {
+	ids := make([]string, 0, len(w.units))
+	for id := range w.units {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (w *world) keys() []rollout.Key {
+	keys := make([]rollout.Key, 0, len(w.tables))
+	for k := range w.tables {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b rollout.Key) int { return strings.Compare(a.String(), b.String()) })
+	return keys
+}
