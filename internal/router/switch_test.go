@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,25 +58,41 @@ func TestSwitchUnderLoadLosesNothing(t *testing.T) {
 }
 
 // A request that picked its backend just before the switch is either counted
-// there or goes elsewhere.
+// there or goes elsewhere: one that is accepted was in the first count after the
+// backend was shut. Two goroutines meet at every round, a little apart each time.
 func TestAcquireAndShutNeverMiss(t *testing.T) {
-	for range 2000 {
-		b := newBackend("a", "127.0.0.1:1")
-		b.open()
-		got := make(chan bool)
-		for range 3 {
-			go func() { got <- b.acquire() }()
-		}
-		b.shut()
-		before := b.inFlight() // may still count those that are about to be turned away
-		accepted := 0
-		for range 3 {
-			if <-got {
-				accepted++
+	b := newBackend("a", "127.0.0.1:1")
+	const rounds = 600_000
+	var begun, acquired atomic.Int64 // rounds
+	var accepted bool                // in the round; ordered by acquired
+	go func() {
+		for round := int64(1); round <= rounds; round++ {
+			for begun.Load() < round {
+				runtime.Gosched()
 			}
+			accepted = b.acquire()
+			acquired.Store(round)
 		}
-		if after := b.inFlight(); after != accepted || accepted > before {
-			t.Fatalf("%d accepted, %d counted when shut, %d counted now", accepted, before, after)
+	}()
+	for round := int64(1); round <= rounds; round++ {
+		b.open()
+		begun.Store(round)
+		for range round % 200 {
+			_ = begun.Load()
+		}
+		b.state.Or(shutBit) // as shut does, without its slower rest
+		counted := b.inFlight()
+		for acquired.Load() < round {
+			runtime.Gosched()
+		}
+		if accepted && counted == 0 {
+			t.Fatalf("round %d: accepted a request that was not counted when the backend was shut", round)
+		}
+		if accepted {
+			b.release()
+		}
+		if n := b.inFlight(); n != 0 {
+			t.Fatalf("round %d: %d in flight at the end", round, n)
 		}
 	}
 }
