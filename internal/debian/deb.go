@@ -229,6 +229,12 @@ func (d *dataReader) member(h *tar.Header, body io.Reader) error {
 	case tar.TypeDir:
 		e.Type = image.Dir
 	case tar.TypeReg:
+		// A sparse file expands outside what decompress bounds, and no .deb needs one.
+		for record := range h.PAXRecords {
+			if strings.HasPrefix(record, "GNU.sparse.") {
+				return d.hostile(h, "is a sparse file")
+			}
+		}
 		var err error
 		if e.Digest, e.Size, err = d.store.Put(body, maxFile); err != nil {
 			return err

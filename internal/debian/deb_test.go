@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -58,6 +59,23 @@ func bomb(size int) []byte {
 	return b.Bytes()
 }
 
+// sparse is a tar whose one file is said to be all hole: 3 GB in 2 kB.
+func sparse(t *testing.T) []byte {
+	records := ""
+	for _, r := range []string{"GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.numblocks=1", "GNU.sparse.size=3000000000", "GNU.sparse.map=3000000000,0"} {
+		records += fmt.Sprintf("%d %s\n", len(r)+4, r) // two digits, a blank and a newline
+	}
+	b := tarOf(t, []member{{name: "./PaxHeaders", body: records}, {name: "./hole"}})
+	b[156] = 'x'
+	copy(b[148:156], "        ")
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return b
+}
+
 func TestHostileDebsAreRefused(t *testing.T) {
 	with := func(m ...member) []byte { return deb{name: "evil", version: "1", data: m}.bytes(t) }
 	control := arFile{"control.tar.gz", gz(tarOf(t, []member{{name: "control", body: deb{name: "evil", version: "1"}.control()}}))}
@@ -89,6 +107,7 @@ func TestHostileDebsAreRefused(t *testing.T) {
 		"a name too long":       {with(member{name: "./" + strings.Repeat("n", 300), body: "x"}), []string{"too long"}},
 		"an impossible owner":   {with(member{name: "./f", body: "x", uid: 1 << 20}), []string{"owner"}},
 		"a bin elsewhere":       {with(member{name: "./bin", typ: tar.TypeSymlink, link: "/tmp"}), []string{"instead of usr/bin"}},
+		"a sparse file":         {arOf(magic, control, arFile{"data.tar", sparse(t)}), []string{"is a sparse file"}},
 		"data before control":   {arOf(magic, data, control), []string{"data.tar.gz", "control.tar belongs"}},
 		"no magic":              {arOf(control, data), []string{"debian-binary"}},
 		"format 3":              {arOf(arFile{"debian-binary", []byte("3.0\n")}, control, data), []string{"version"}},

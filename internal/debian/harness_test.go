@@ -91,7 +91,7 @@ func tarOf(t testing.TB, members []member) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, m := range members {
-		h := &tar.Header{Name: m.name, Typeflag: m.typ, Mode: m.mode, Linkname: m.link, Uid: m.uid, ModTime: testNow.Add(-time.Hour), Format: tar.FormatGNU}
+		h := &tar.Header{Name: m.name, Typeflag: m.typ, Mode: m.mode, Linkname: m.link, Uid: m.uid, ModTime: testNow.Add(time.Hour), Format: tar.FormatGNU}
 		if m.typ == 0 {
 			h.Typeflag, h.Size = tar.TypeReg, int64(len(m.body))
 		}

@@ -350,7 +350,7 @@ func TestFileHoldsAnotherPackageThanItsIndexSays(t *testing.T) {
 }
 
 func TestEveryTreeHasAccountsAndDirectories(t *testing.T) {
-	a := newArchive(t, deb{name: "app", version: "1"})
+	a := newArchive(t, deb{name: "app", version: "1", data: []member{{name: "./late", body: "x"}}})
 	store := openStore(t)
 	lock, err := Resolve(t.Context(), store, a.source("app"), a)
 	if err != nil {
@@ -366,6 +366,11 @@ func TestEveryTreeHasAccountsAndDirectories(t *testing.T) {
 	for _, p := range []string{"proc", "sys", "dev", "tmp", "etc/passwd", "etc/group", "bin", "usr/bin", "run", "etc/os-release"} {
 		if _, ok := tree.Lookup(p); !ok {
 			t.Errorf("%s is missing", p)
+		}
+	}
+	for _, e := range tree.Entries {
+		if e.MTime != lock.Epoch {
+			t.Errorf("%s was modified at %d, not at the lock's epoch", e.Path, e.MTime)
 		}
 	}
 	e, _ := tree.Lookup("usr/lib/os-release")
