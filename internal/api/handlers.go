@@ -205,6 +205,11 @@ func (s *Server) output(ctx context.Context, r request, emit func(OutputLine) er
 	if err != nil {
 		return err
 	}
+	if state, _, err := s.Store.State(ctx, key); err != nil {
+		return err
+	} else if state.App == "" {
+		return fault.New(fault.NotFound, "nothing was ever deployed to %s", key).Mend("list what there is:  ashlar status")
+	}
 	return s.Output(ctx, OutputQuery{
 		App: key.App, Env: key.Env, Component: r.query.Get("component"), Instance: r.query.Get("instance"),
 		Tail: int(tail), Follow: r.query.Get("follow") == "true",

@@ -2,6 +2,7 @@ package api
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -24,16 +25,24 @@ func rollouts(entries []record.Entry) []HistoryRollout {
 		case "rollout.begun":
 			out = append(out, HistoryRollout{
 				Env: e.Env, Number: e.Rollout, Kind: e.Data["kind"], From: e.Data["from"], To: e.Data["to"],
-				Release: e.Release, Actor: e.Actor, Reason: e.Reason, Begun: e.Time, Outcome: inFlight,
+				Release: e.Release, Actor: e.Actor, Reason: givenReason(e), Begun: e.Time, Outcome: inFlight,
 			})
 		case "release.live":
 			last(e.Rollout).Live = e.Time
 		case "rollout." + string(rollout.Live), "rollout." + string(rollout.PutBack):
 			r := last(e.Rollout)
-			r.Ended, r.Why, r.Outcome = e.Time, e.Reason, e.Kind[len("rollout."):]
+			r.Ended, r.Why, r.Outcome = e.Time, strings.TrimPrefix(e.Reason, "put back: "), e.Kind[len("rollout."):]
 		}
 	}
 	return out
+}
+
+// givenReason is what somebody gave as the reason; not what stands in for it.
+func givenReason(e record.Entry) string {
+	if e.Reason == e.Data["kind"]+" of release "+e.Data["to"] {
+		return ""
+	}
+	return e.Reason
 }
 
 // place marks where the releases stand in one environment.
@@ -42,6 +51,7 @@ func (h *History) place(s rollout.State) {
 		r := &h.Releases[i]
 		if s.Current != nil && s.Current.Release == r.Digest {
 			r.LiveIn = append(r.LiveIn, s.Env)
+			continue
 		}
 		if slices.Contains(s.KnownGood, r.Digest) {
 			r.KnownGood = append(r.KnownGood, s.Env)

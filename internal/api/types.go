@@ -108,7 +108,7 @@ type HistoryRelease struct {
 	ReleaseRef
 	Created   time.Time `json:"created"`
 	LiveIn    []string  `json:"liveIn,omitempty"`    // environments
-	KnownGood []string  `json:"knownGood,omitempty"` // environments that can roll back to it
+	KnownGood []string  `json:"knownGood,omitempty"` // other environments that were live with it and can roll back to it
 	Collected bool      `json:"collected,omitempty"` // its bytes were removed by gc: it takes a build to deploy it
 }
 

@@ -149,9 +149,6 @@ func putBack(o outcome, r rollout.Rollout, why string) error {
 		At(o.App + "/" + o.Env)
 	logs := ""
 	if x := o.Failure; x != nil {
-		if x.Exit != nil {
-			f.Detail(exitWords(x.Exit))
-		}
 		if x.Probe != "" {
 			f.Detail("the health check said: " + x.Probe)
 		}
@@ -171,14 +168,4 @@ func putBack(o outcome, r rollout.Rollout, why string) error {
 		f.Detail(fmt.Sprintf("release %d serves in %s, as before", r.From.Number, o.Env))
 	}
 	return f.Mend("mend the release and deploy it again%s", logs)
-}
-
-func exitWords(e *rollout.Exit) string {
-	switch {
-	case e.OOM:
-		return "it was killed because it used more memory than its limit"
-	case e.Signal != "":
-		return "it was ended by " + e.Signal
-	}
-	return fmt.Sprintf("its exit status was %d", e.Code)
 }

@@ -140,9 +140,15 @@ func (pr *progress) take(e record.Entry) string {
 		return fmt.Sprintf("rollout %d: %s", pr.r.Number, e.Reason)
 	case "rollout.switching":
 		pr.step = "switching"
+		if pr.r.Kind == rollout.KindDown {
+			return "the address closes"
+		}
 		return e.Reason + ": the traffic moves"
 	case "release.live":
 		pr.live = e.Time
+		if pr.r.Kind == rollout.KindDown {
+			return ""
+		}
 		for _, u := range pr.units {
 			if u.fresh && u.phase == "ready" {
 				u.phase = "serves"

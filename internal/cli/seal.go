@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -95,12 +96,11 @@ func (p *program) sealList(cmd *cobra.Command, args []string) error {
 	}
 	below := "."
 	if len(args) > 1 {
-		if below, err = t.Resolve(clean(args[1])); err != nil {
+		e, err := find(t, args[1], args[0])
+		if err != nil {
 			return err
 		}
-		if _, ok := t.Lookup(below); !ok {
-			return noFile(args[1], args[0])
-		}
+		below = e.Path
 	}
 	found := []image.Entry{}
 	for _, e := range t.Entries {
@@ -161,14 +161,10 @@ func (p *program) sealCat(cmd *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	name, err := t.Resolve(clean(args[1]))
-	if err != nil {
-		return err
-	}
-	e, ok := t.Lookup(name)
+	e, err := find(t, args[1], args[0])
 	switch {
-	case !ok:
-		return noFile(args[1], args[0])
+	case err != nil:
+		return err
 	case e.Type != image.File:
 		return fault.New(fault.Invalid, "%s is a directory", args[1]).Mend("list it:  ashlar seal ls %s %s", args[0], args[1])
 	}
@@ -181,16 +177,21 @@ func (p *program) sealCat(cmd *cobra.Command, args []string) (err error) {
 	return err
 }
 
-func clean(arg string) string {
+// find looks a path up, through the tree's symbolic links.
+func find(t image.Tree, arg, seal string) (image.Entry, error) {
 	name := strings.TrimPrefix(path.Clean("/"+arg), "/")
 	if name == "" {
-		return "."
+		name = "."
 	}
-	return name
-}
-
-func noFile(name, seal string) error {
-	return fault.New(fault.NotFound, "the sealed tree has no %s", name).Mend("list what it has:  ashlar seal ls %s", seal)
+	name, err := t.Resolve(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return image.Entry{}, err
+	}
+	e, ok := t.Lookup(name)
+	if err != nil || !ok {
+		return image.Entry{}, fault.New(fault.NotFound, "the sealed tree has no %s", arg).Mend("list what it has:  ashlar seal ls %s", seal)
+	}
+	return e, nil
 }
 
 func (p *program) sealVerify(cmd *cobra.Command, args []string) error {

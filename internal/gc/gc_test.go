@@ -1,0 +1,269 @@
+package gc_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/gc"
+	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+	"github.com/ashlar-infra/ashlar/internal/seal"
+)
+
+// world is an object store whose objects have names for people.
+type world struct {
+	*testing.T
+	dir     string
+	objects *object.Store
+	names   map[digest.Digest]string
+}
+
+func newWorld(t *testing.T) *world {
+	dir := t.TempDir()
+	objects, err := object.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t, dir, objects, map[digest.Digest]string{}}
+}
+
+func (w *world) put(name string, b []byte) digest.Digest {
+	w.Helper()
+	d, _, err := w.objects.Put(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.names[d] = name
+	return d
+}
+
+// tree makes a tree of files whose contents are their names, stores and seals it.
+func (w *world) tree(name string, files ...string) (image.Tree, digest.Digest) {
+	w.Helper()
+	t := image.Tree{Entries: []image.Entry{{Path: ".", Type: image.Dir, Mode: 0o755}}}
+	slices.Sort(files)
+	for _, f := range files {
+		d := w.put(f, []byte(f))
+		t.Entries = append(t.Entries, image.Entry{Path: f, Type: image.File, Mode: 0o644, Size: int64(len(f)), Digest: d})
+	}
+	s, err := seal.Put(w.objects, t)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.names[s] = name
+	return t, s
+}
+
+// release makes a release of one component with two layers, the second of which
+// hides nothing: "shared" and a file of its own.
+func (w *world) release(name string, files ...string) release.Release {
+	w.Helper()
+	layer, sealed := w.tree(name+" seal", files...)
+	_, settings := w.tree(name+" settings", name+".conf")
+	packed := w.put(name+" layer tree", layer.Marshal())
+	art, err := image.Assemble(image.Config{Architecture: "amd64", OS: "linux"}, []image.Layer{{
+		Digest: digest.FromString(name + " tar, never stored"), Size: 1, Tree: packed,
+	}}, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.put(name+" config", art.Config)
+	manifest := w.put(name+" manifest", art.Manifest)
+	conf := digest.FromString(name + ".conf")
+	return release.Release{Schema: release.Schema, App: "shop", Environments: map[string]release.Environment{
+		"production": {Platform: "local", Strategy: "blue-green", Components: map[string]release.Component{"web": {Spec: release.Spec{
+			Artifact: manifest, Tree: sealed, Settings: settings,
+			Files: []release.ConfigFile{{Path: "/" + name + ".conf", Digest: conf}},
+		}}}},
+	}}
+}
+
+func (w *world) source() gc.Source {
+	return gc.Source{
+		Objects: w.objects,
+		Kinds:   map[string]time.Duration{"layer": 30 * 24 * time.Hour, "deb-input": 365 * 24 * time.Hour},
+		Seal:    func(d digest.Digest) (image.Tree, error) { return seal.Read(w.objects, d) },
+	}
+}
+
+// left names what is in the store.
+func (w *world) left() []string {
+	w.Helper()
+	var names []string
+	err := w.objects.Walk(func(d digest.Digest, _ int64) error { names = append(names, w.names[d]); return nil })
+	if err != nil {
+		w.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (w *world) collect(now time.Time, kept ...release.Release) (gc.Plan, gc.Removed) {
+	w.Helper()
+	plan, err := gc.Mark(now, w.source(), kept)
+	if err != nil {
+		w.Fatal(err)
+	}
+	done, err := gc.Sweep(context.Background(), w.objects, plan)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return plan, done
+}
+
+func TestExactlyTheUnneeded(t *testing.T) {
+	w := newWorld(t)
+	kept := w.release("kept", "shared", "kept.bin")
+	w.release("gone", "shared", "gone.bin")
+	w.put("stray", []byte("stray"))
+
+	plan, done := w.collect(time.Now(), kept)
+	want := []string{"kept config", "kept layer tree", "kept manifest", "kept seal", "kept settings", "kept.bin", "kept.conf", "shared"}
+	if diff := cmp.Diff(want, w.left()); diff != "" {
+		t.Errorf("what is left (-want +got):\n%s", diff)
+	}
+	if plan.Kept != len(want) || done.Objects != 8 || done.Bytes != plan.RemoveB {
+		t.Errorf("kept %d, removed %+v of %d bytes", plan.Kept, done, plan.RemoveB)
+	}
+	// What is left is all that a rollback needs (I5).
+	spec := kept.Environments["production"].Components["web"].Spec
+	for _, d := range []digest.Digest{spec.Tree, spec.Settings} {
+		if _, err := seal.Verify(context.Background(), w.objects, d); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestBuildCache(t *testing.T) {
+	w := newWorld(t)
+	layer, _ := w.tree("unreferenced seal", "cached.bin")
+	packed := w.put("cached tree", layer.Marshal())
+	desc, err := json.Marshal(map[string]any{"annotations": map[string]string{image.TreeAnnotation: packed.String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := w.put("descriptor", desc)
+	deb := w.put("a.deb", []byte("a.deb"))
+	lost := digest.FromString("was removed by hand")
+	w.ref("layer", packed.Encoded(), d)
+	w.ref("deb-input", deb.Encoded(), deb)
+	w.ref("layer", "lost", lost)
+
+	plan, _ := w.collect(time.Now())
+	if diff := cmp.Diff([]gc.Ref{{Kind: "layer", Name: "lost"}}, plan.Refs); diff != "" {
+		t.Errorf("references removed (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"a.deb", "cached tree", "cached.bin", "descriptor"}, w.left()); diff != "" {
+		t.Errorf("after a fresh build (-want +got):\n%s", diff)
+	}
+	w.collect(time.Now().Add(31 * 24 * time.Hour))
+	if diff := cmp.Diff([]string{"a.deb"}, w.left()); diff != "" {
+		t.Errorf("after 31 days (-want +got):\n%s", diff)
+	}
+	w.collect(time.Now().Add(366 * 24 * time.Hour))
+	if left := w.left(); len(left) > 0 {
+		t.Errorf("after a year %v are left", left)
+	}
+}
+
+func (w *world) ref(kind, name string, d digest.Digest) {
+	w.Helper()
+	if err := w.objects.SetRef(kind, name, d); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// A kept release that cannot be read stops the collection before anything goes.
+func TestDamageStopsMarking(t *testing.T) {
+	for name, damage := range map[string]func(w *world, s release.Spec) error{
+		"seal missing":     func(w *world, s release.Spec) error { return w.objects.Remove(s.Tree) },
+		"manifest missing": func(w *world, s release.Spec) error { return w.objects.Remove(s.Artifact) },
+		"seal damaged": func(w *world, s release.Spec) error {
+			path, err := w.objects.File(s.Tree)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte("garbage"), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			kept := w.release("kept", "a")
+			if err := damage(w, kept.Environments["production"].Components["web"].Spec); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := gc.Mark(time.Now(), w.source(), []release.Release{kept}); err == nil {
+				t.Error("Mark went on")
+			}
+		})
+	}
+}
+
+func TestKeep(t *testing.T) {
+	d := func(n string) digest.Digest { return digest.FromString(n) }
+	target := func(n string) *rollout.Target { return &rollout.Target{Release: d(n)} }
+	var all []gc.Release
+	for i, n := range strings.Fields("r1 r2 r3 r4 r5 r6 r7 r8 r9") {
+		all = append(all, gc.Release{App: "shop", Number: i + 1, Digest: d(n)})
+	}
+	all = append(all, gc.Release{App: "other", Number: 1, Digest: d("o1")}, gc.Release{App: "other", Number: 2, Digest: d("o2")})
+	good := []digest.Digest{d("r1"), d("r2"), d("r3"), d("r4")}
+	got := gc.Keep(all, []gc.Environment{
+		{Keep: 2, State: rollout.State{
+			Current: target("r4"), KnownGood: good,
+			Rollout: &rollout.Rollout{From: target("r4"), To: *target("r6")},
+		}},
+		{Keep: 1, State: rollout.State{
+			Current: target("r7"), KnownGood: []digest.Digest{d("r2"), d("r7")},
+			Instances: []rollout.Order{{Instance: rollout.Instance{Release: d("r5")}}},
+		}},
+	})
+	var names []string
+	for _, r := range got {
+		names = append(names, r.App+"/"+string(rune('0'+r.Number)))
+	}
+	want := []string{"shop/3", "shop/4", "shop/5", "shop/6", "shop/7", "shop/9", "other/2"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+	if got := gc.Keep(all[:1], []gc.Environment{{Keep: 5, State: rollout.State{KnownGood: good}}}); len(got) != 1 {
+		t.Errorf("with fewer known-good releases than are kept: %v", got)
+	}
+}
+
+// A sweep that ends early leaves a store that the next one finishes.
+func TestSweepIsCutShort(t *testing.T) {
+	w := newWorld(t)
+	kept := w.release("kept", "a")
+	w.release("gone", "b")
+	plan, err := gc.Mark(time.Now(), w.source(), []release.Release{kept})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := gc.Sweep(ctx, w.objects, plan); err == nil {
+		t.Error("a sweep went on after its context had ended")
+	}
+	if err := w.objects.Remove(plan.Remove[0].Digest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gc.Sweep(context.Background(), w.objects, plan); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "objects")); err != nil || slices.Contains(w.left(), "b") {
+		t.Errorf("left: %v, %v", w.left(), err)
+	}
+}
