@@ -24,7 +24,7 @@ type user struct {
 }
 
 // Numbers of system accounts that have none of their own: above the rules' own
-// (100 to 199), below 1000 (policy 9.2.2).
+// (101 to 199), below 1000 (policy 9.2.2).
 const (
 	firstFree = 200
 	lastFree  = 998
@@ -161,14 +161,20 @@ func (a *accounts) free(name string) int {
 	return lastFree // 799 accounts are more than any closure has
 }
 
-func (a *accounts) addGroup(g Group) {
+func (a *accounts) addGroup(g Group) error {
 	if _, ok := a.gid(g.Name); ok {
-		return
+		return nil
 	}
 	if g.GID == 0 {
 		g.GID = a.free(g.Name)
 	}
+	for _, other := range a.groups {
+		if other.GID == g.GID {
+			return fault.New(fault.Invalid, "the groups %s and %s have the same number %d", other.Name, g.Name, g.GID)
+		}
+	}
 	a.groups = append(a.groups, g)
+	return nil
 }
 
 func (a *accounts) addUser(u User) error {
@@ -178,8 +184,15 @@ func (a *accounts) addUser(u User) error {
 	if u.UID == 0 {
 		u.UID = a.free(u.Name)
 	}
+	for _, other := range a.users {
+		if other.UID == u.UID {
+			return fault.New(fault.Invalid, "the users %s and %s have the same number %d", other.Name, u.Name, u.UID)
+		}
+	}
 	if u.Group == "" {
-		a.addGroup(Group{u.Name, u.UID})
+		if err := a.addGroup(Group{u.Name, u.UID}); err != nil {
+			return err
+		}
 		u.Group = u.Name
 	}
 	if u.Home == "" {

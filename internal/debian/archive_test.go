@@ -122,7 +122,7 @@ func TestNginxFromTheArchive(t *testing.T) {
 func TestCommonClosuresFromTheArchive(t *testing.T) {
 	ctx, store := t.Context(), openStore(t)
 	src := hostSource(t, "ca-certificates", "redis-server", "base-files", "base-passwd", "busybox-static", "tzdata", "openssl",
-		"curl", "bash", "dash", "coreutils", "haproxy", "memcached", "netbase", "libc-bin")
+		"curl", "bash", "dash", "coreutils", "haproxy", "memcached", "netbase", "libc-bin", "python3", "nodejs", "git", "sqlite3")
 	lock, err := Resolve(ctx, store, src, NewHTTP())
 	if err != nil {
 		t.Fatal(err)
@@ -135,9 +135,9 @@ func TestCommonClosuresFromTheArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]image.Entry{
-		"etc/redis/redis.conf":              {Type: image.File, Mode: 0o640, UID: 100, GID: 100},
-		"var/lib/redis":                     {Type: image.Dir, Mode: 0o750, UID: 100, GID: 100},
-		"var/log/redis":                     {Type: image.Dir, Mode: 0o2750, UID: 100, GID: 4},
+		"etc/redis/redis.conf":              {Type: image.File, Mode: 0o640, UID: 103, GID: 103},
+		"var/lib/redis":                     {Type: image.Dir, Mode: 0o750, UID: 103, GID: 103},
+		"var/log/redis":                     {Type: image.Dir, Mode: 0o2750, UID: 103, GID: 4},
 		"run/haproxy":                       {Type: image.Dir, Mode: 0o2775, UID: 101, GID: 101},
 		"etc/alternatives/awk":              {Type: image.Symlink, Mode: 0o777, Link: "/usr/bin/mawk"},
 		"usr/bin/awk":                       {Type: image.Symlink, Mode: 0o777, Link: "/etc/alternatives/awk"},

@@ -44,9 +44,9 @@ func baseRules() []Rule {
 	return []Rule{{
 		Name: "nothing/1",
 		Packages: []string{
-			"adduser", "base-passwd", "coreutils", "debconf", "dpkg", "gcc-12-base", "init-system-helpers", "iproute2", "iputils-ping",
-			"libc6", "libgcrypt20", "libgssapi-krb5-2", "libpam0g", "nginx", "openssl", "perl", "perl-base", "python3-minimal",
-			"python3.11-minimal", "usrmerge",
+			"adduser", "base-passwd", "coreutils", "debconf", "dpkg", "git", "init-system-helpers", "iproute2", "iputils-ping", "libc6",
+			"libgcrypt20", "libgssapi-krb5-2", "libpam0g", "libpython3.11-minimal", "nginx", "openssl", "perl", "perl-base",
+			"python3-minimal", "python3.11", "usrmerge",
 		},
 		Why: "their scripts mend upgrades, ask debconf, start services, set file capabilities or compile bytecode; a first " +
 			"installation into an image needs none of it",
@@ -138,6 +138,21 @@ func baseRules() []Rule {
 		Packages: []string{"procps"},
 		Why:      "its alternatives exist for names it ships itself; the rest mends upgrades",
 	}, {
+		Name:     "python3/1",
+		Packages: []string{"python3"},
+		Why:      "its configuration; modules are not compiled ahead",
+		Files:    []File{{Path: "etc/python3/debian_config", Mode: 0o644, Text: "[DEFAULT]\n# how to byte-compile (comma separated: standard, optimize)\nbyte-compile = standard\n"}},
+	}, {
+		Name:     "python3.11/1",
+		Packages: []string{"python3.11-minimal"},
+		Why:      "the directory for local modules; modules are not compiled ahead",
+		Dirs:     []Dir{{Path: "usr/local/lib/python3.11/dist-packages", Mode: 0o755}},
+	}, {
+		Name:     "readline/1",
+		Packages: []string{"readline-common"},
+		Why:      "inputrc",
+		Files:    []File{{Path: "etc/inputrc", Mode: 0o644, Copy: "usr/share/readline/inputrc"}},
+	}, {
 		Name:     "tar/1",
 		Packages: []string{"tar"},
 		Why:      "the alternative of rmt",
@@ -152,6 +167,11 @@ func baseRules() []Rule {
 		Links:    []Link{{Path: "etc/localtime", To: "/usr/share/zoneinfo/Etc/UTC"}},
 		Files:    []File{{Path: "etc/timezone", Mode: 0o644, Text: "Etc/UTC\n"}},
 	}, {
+		Name:     "ucf/1",
+		Packages: []string{"ucf"},
+		Why:      "its empty databases",
+		Files:    []File{{Path: "var/lib/ucf/hashfile", Mode: 0o644}, {Path: "var/lib/ucf/registry", Mode: 0o644}},
+	}, {
 		Name:     "util-linux/1",
 		Packages: []string{"util-linux"},
 		Why:      "the alternative of pager",
@@ -162,7 +182,7 @@ func baseRules() []Rule {
 	}}
 }
 
-// serviceRules are for servers. Numbers below 200 are the table's own and never
+// serviceRules are for servers. Numbers from 101 to 199 are the table's own and never
 // change, so that files on volumes keep their owners.
 func serviceRules() []Rule {
 	return []Rule{{
@@ -191,10 +211,18 @@ func serviceRules() []Rule {
 		},
 		Links: []Link{{Path: "etc/nginx/sites-enabled/default", To: "/etc/nginx/sites-available/default", If: "etc/nginx/sites-available/default"}},
 	}, {
+		Name:     "nodejs/1",
+		Packages: []string{"nodejs"},
+		Why:      "the alternative of js",
+		Alternatives: []Alternative{{
+			Link: "/usr/bin/js", Name: "js", Path: "/usr/bin/nodejs", Priority: "200",
+			Slaves: []Alternative{{Link: "/usr/share/man/man1/js.1.gz", Name: "js.1.gz", Path: "/usr/share/man/man1/nodejs.1.gz"}},
+		}},
+	}, {
 		Name:     "redis/1",
 		Packages: []string{"redis-tools", "redis-server"},
 		Why:      "the account, its directories and the configuration that only it may read",
-		Users:    []User{{Name: "redis", UID: 100, Home: "/var/lib/redis"}},
+		Users:    []User{{Name: "redis", UID: 103, Home: "/var/lib/redis"}},
 		Dirs: []Dir{
 			{Path: "var/log/redis", Mode: 0o2750, Owner: "redis", Group: "adm"},
 			{Path: "var/lib/redis", Mode: 0o750, Owner: "redis", Group: "redis"},

@@ -135,30 +135,34 @@ func (a *assembly) sysusers(name string) error {
 		return err
 	}
 	for _, w := range lines {
-		id, idErr := strconv.Atoi(at(w, 2))
-		if at(w, 2) == "-" {
-			id, idErr = 0, nil
-		}
-		switch kind := strings.TrimRight(w[0], "!"); {
-		case kind == "r":
-		case kind == "m" && len(w) >= 3:
-			a.accounts.addGroup(Group{Name: w[2]})
-			a.accounts.member[w[2]] = append(a.accounts.member[w[2]], w[1])
-		case kind == "g" && len(w) >= 2 && idErr == nil:
-			a.accounts.addGroup(Group{w[1], id})
-		case kind == "u" && len(w) >= 2 && idErr == nil:
-			u := User{Name: w[1], UID: id}
-			for to, i := range map[*string]int{&u.Gecos: 3, &u.Home: 4, &u.Shell: 5} {
-				if v := at(w, i); v != "-" {
-					*to = v
-				}
-			}
-			if err := a.accounts.addUser(u); err != nil {
-				return fmt.Errorf("sysusers.d/%s: %w", name, err)
-			}
-		default:
-			return unknownLine("sysusers.d/"+name, w)
+		if err := a.sysuser(w); err != nil {
+			return fmt.Errorf("/usr/lib/sysusers.d/%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+func (a *assembly) sysuser(w []string) error {
+	id, err := strconv.Atoi(at(w, 2))
+	if at(w, 2) == "-" {
+		id, err = 0, nil
+	}
+	switch kind := strings.TrimRight(w[0], "!"); {
+	case kind == "r":
+		return nil
+	case kind == "m" && len(w) >= 3:
+		a.accounts.member[w[2]] = append(a.accounts.member[w[2]], w[1])
+		return a.accounts.addGroup(Group{Name: w[2]})
+	case kind == "g" && len(w) >= 2 && err == nil:
+		return a.accounts.addGroup(Group{w[1], id})
+	case kind == "u" && len(w) >= 2 && err == nil:
+		u := User{Name: w[1], UID: id}
+		for to, i := range map[*string]int{&u.Gecos: 3, &u.Home: 4, &u.Shell: 5} {
+			if v := at(w, i); v != "-" {
+				*to = v
+			}
+		}
+		return a.accounts.addUser(u)
+	}
+	return unknownLine("sysusers.d", w)
 }

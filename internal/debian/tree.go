@@ -232,7 +232,9 @@ func (a *assembly) startAccounts() (err error) {
 func (a *assembly) addAccounts(r Rule) error {
 	a.accounts.shadow = a.accounts.shadow || r.Shadow
 	for _, g := range r.Groups {
-		a.accounts.addGroup(g)
+		if err := a.accounts.addGroup(g); err != nil {
+			return err
+		}
 	}
 	for _, u := range r.Users {
 		if err := a.accounts.addUser(u); err != nil {

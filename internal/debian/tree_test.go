@@ -411,6 +411,16 @@ func TestRulesAreVersioned(t *testing.T) {
 	for _, n := range slices.Sorted(maps.Keys(lines)) {
 		got.WriteString(lines[n])
 	}
+	all := &assembly{}
+	var err error
+	if all.accounts, err = newAccounts(basePasswd, baseGroup); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range Rules() {
+		if err := all.addAccounts(r); err != nil {
+			t.Errorf("rule %s: %v", r.Name, err)
+		}
+	}
 	const golden = "testdata/rules.golden"
 	if *update {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
