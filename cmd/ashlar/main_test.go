@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"flag"
+	"log/slog"
 	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ashlar-infra/ashlar/internal/router"
 )
 
 var update = flag.Bool("update", false, "write the golden files of the scripts anew")
@@ -27,7 +30,16 @@ func TestScript(t *testing.T) {
 			env.Setenv("ASHLAR_DIR", env.WorkDir+"/state")
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("TZ", "UTC")
+			env.Defer(func() { endRouter(t, env.WorkDir+"/state/run") })
 			return nil
 		},
 	})
+}
+
+// endRouter ends what a story that failed left running.
+func endRouter(t *testing.T, runDir string) {
+	p := routerProcess{runDir: runDir, client: router.Dial(runDir), log: slog.New(slog.DiscardHandler)}
+	if err := p.end(context.Background()); err != nil {
+		t.Error(err)
+	}
 }
