@@ -51,11 +51,11 @@ func parseRelease(text string) (*releaseFile, error) {
 		r.allApart = false
 	}
 	if r.date, err = releaseTime(s.get("Date")); err != nil {
-		return nil, fmt.Errorf("Date: %w", err)
+		return nil, fmt.Errorf("field Date: %w", err)
 	}
 	if v := s.get("Valid-Until"); v != "" {
 		if r.validUntil, err = releaseTime(v); err != nil {
-			return nil, fmt.Errorf("Valid-Until: %w", err)
+			return nil, fmt.Errorf("field Valid-Until: %w", err)
 		}
 	}
 	r.files, err = indexFiles(s.get("SHA256"))
@@ -82,15 +82,15 @@ func indexFiles(field string) (map[string]indexFile, error) {
 			continue
 		}
 		if len(words) != 3 {
-			return nil, fmt.Errorf("the SHA256 field: %s is not a digest, a size and a name", clip(line))
+			return nil, fmt.Errorf("in the SHA256 field: %s is not a digest, a size and a name", clip(line))
 		}
 		d := digest.NewDigestFromEncoded(digest.SHA256, words[0])
 		size, err := strconv.ParseInt(words[1], 10, 64)
 		if err != nil || size < 0 || d.Validate() != nil {
-			return nil, fmt.Errorf("the SHA256 field: %s is not a digest, a size and a name", clip(line))
+			return nil, fmt.Errorf("in the SHA256 field: %s is not a digest, a size and a name", clip(line))
 		}
 		if _, twice := files[words[2]]; twice {
-			return nil, fmt.Errorf("the SHA256 field: %s stands twice", clip(words[2]))
+			return nil, fmt.Errorf("in the SHA256 field: %s stands twice", clip(words[2]))
 		}
 		files[words[2]] = indexFile{d, size}
 	}

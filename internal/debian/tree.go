@@ -33,9 +33,18 @@ func Tree(ctx context.Context, store *object.Store, lock Lock, src Source) (imag
 		return image.Tree{}, err
 	}
 	key := treeKey(lock, src.Waive)
-	if t, ok, err := loadTree(store, key); ok || err != nil {
-		return t, err
+	t, ok, err := loadTree(store, key)
+	if err == nil && !ok {
+		t, err = makeTree(ctx, store, lock, src, key)
 	}
+	if err != nil {
+		return image.Tree{}, err
+	}
+	return t, keepInUse(store, lock, key)
+}
+
+// makeTree makes the tree of what the packages hold, and keeps it.
+func makeTree(ctx context.Context, store *object.Store, lock Lock, src Source, key string) (image.Tree, error) {
 	pkgs, err := unpackAll(ctx, store, lock, src.teller())
 	if err != nil {
 		return image.Tree{}, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -327,6 +328,32 @@ func TestTreeDecodesNothingTwice(t *testing.T) {
 	waived.Waive = map[string]string{"app": "another key, so that the packages are merged anew"}
 	if diff := cmp.Diff(first, again(waived)); diff != "" {
 		t.Error(diff)
+	}
+	for _, kind := range []string{inputRef, unpackedRef, closureRef} {
+		refs, err := store.Refs(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range refs {
+			if err := os.Chtimes(filepath.Join(filepath.Dir(store.Path()), "refs", kind, name), testNow, testNow); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	again(src)
+	for kind, want := range map[string]int{inputRef: 4, unpackedRef: 2, closureRef: 1} {
+		refs, err := store.Refs(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range refs {
+			if used, err := store.RefTime(kind, name); err == nil && used.After(testNow) {
+				want--
+			}
+		}
+		if want != 0 {
+			t.Errorf("%d references of kind %s are not noted as used", want, kind)
+		}
 	}
 	lost, _ := first.Lookup("usr/bin/app")
 	if err := store.Remove(lost.Digest); err != nil {
