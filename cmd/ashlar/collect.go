@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -77,6 +78,9 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 	if q.DryRun {
 		return report, nil
 	}
+	if k.gone, err = g.losing(k.gone, plan); err != nil {
+		return report, err
+	}
 	done, err := g.sweep(ctx, actor, k, plan)
 	report.Removed, report.Refs = api.Amount{Objects: done.Objects, Bytes: done.Bytes}, done.Refs
 	return report, err
@@ -122,6 +126,46 @@ func (g *garbage) sweep(ctx context.Context, actor string, k kept, plan gc.Plan)
 	}
 	g.log.Info("garbage collected", "objects", done.Objects, "bytes", done.Bytes, "refs", done.Refs)
 	return done, errors.Join(err, g.store.Append(context.WithoutCancel(ctx), []record.Entry{ended}))
+}
+
+// losing gives the releases that lose something by the plan. The others are on
+// hand as long as the build cache has what they need.
+func (g *garbage) losing(candidates []engine.Stored, plan gc.Plan) ([]engine.Stored, error) {
+	goes := make(map[digest.Digest]bool, len(plan.Remove))
+	for _, o := range plan.Remove {
+		goes[o.Digest] = true
+	}
+	var out []engine.Stored
+	for _, s := range candidates {
+		rel, err := release.Parse(s.Doc)
+		if err != nil {
+			return nil, err
+		}
+		if g.loses(rel, goes) {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+func (g *garbage) loses(rel release.Release, goes map[digest.Digest]bool) bool {
+	for _, env := range rel.Environments {
+		for _, c := range env.Components {
+			if goes[c.Spec.Artifact] {
+				return true
+			}
+			for _, d := range []digest.Digest{c.Spec.Tree, c.Spec.Settings} {
+				if goes[d] {
+					return true
+				}
+				t, err := seal.Read(g.objects, d)
+				if err != nil || slices.ContainsFunc(t.Entries, func(e image.Entry) bool { return goes[e.Digest] }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // keep decides which releases stay.

@@ -131,6 +131,10 @@ func TestCollect(t *testing.T) {
 	if _, err := y.store.Commit(ctx, production, 0, state, nil); err != nil {
 		t.Fatal(err)
 	}
+	// While the build cache has everything, no release loses anything.
+	if r, err := y.collect(ctx, "test", api.GCRequest{}); err != nil || r.Removed.Objects != 0 || len(y.kinds(t)) != 3 {
+		t.Fatalf("with a fresh build cache: %+v, %v, %v", r, err, y.kinds(t))
+	}
 	y.age(t)
 	if err := y.artifacts.Check(ctx, gone); err != nil {
 		t.Fatal(err)
@@ -156,6 +160,7 @@ func TestCollect(t *testing.T) {
 			t.Errorf("the %s release lost something: %v", name, err)
 		}
 	}
+	gone.Artifact = live.Artifact // so that the sealed tree is looked at
 	if err := y.artifacts.Check(ctx, gone); fault.Of(err).Kind != fault.Refused {
 		t.Errorf("what was collected still counts as on hand: %v", err)
 	}
