@@ -1,0 +1,45 @@
+# Everything goes through these targets; `make help` lists them.
+# The machine: Debian, root, Go. What else is needed is installed by the targets.
+
+BIN      := $(CURDIR)/bin
+VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
+GOFLAGS  := -trimpath
+# Packages that building needs (runc's seccomp support is C), and that the tests need beside them.
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config debian-archive-keyring ca-certificates
+TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman
+
+export GOFLAGS
+
+.PHONY: help up down build test lint bench simulate
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+up: build ## install what is missing, build, and run the main job on the example site
+	go run ./examples/demo -ashlar $(BIN)/ashlar
+
+down: ## end what `make up` started
+	-$(BIN)/ashlar down --all --yes
+
+build: ## build bin/ashlar, bin/ashlar-shim and bin/runc
+	@scripts/need $(BUILD_PACKAGES)
+	go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/ashlar ./cmd/ashlar
+	go build -ldflags "-s -w" -o $(BIN)/ashlar-shim ./cmd/ashlar-shim
+	go build -tags seccomp -ldflags "-s -w" -o $(BIN)/runc github.com/opencontainers/runc
+
+test: build ## install what is missing and run every test, as root
+	@scripts/need $(TEST_PACKAGES)
+	$(MAKE) lint
+	go test -timeout 20m ./...
+
+lint: ## gofmt, vet, staticcheck, and the list of linked modules
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells
+	@scripts/need $(TEST_PACKAGES)
+	go run ./bench -ashlar $(BIN)/ashlar
+
+simulate: ## play 20,000 seeds of the simulator
+	go run ./cmd/ashlar simulate --seeds 20000
