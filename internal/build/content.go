@@ -42,10 +42,10 @@ func openContent(dir string, cache *statCache) (*content, error) {
 func (c *content) Close() error { return c.root.Close() }
 
 // put gives the SHA-256 and the size of a regular file below the directory, whose
-// bytes are an object once the batch is committed.
-func (c *content) put(name string, objects *object.Store, batch *object.Batch) (digest.Digest, int64, error) {
+// bytes are an object once the batch is committed. info is what Lstat says of it.
+func (c *content) put(name string, info fs.FileInfo, objects *object.Store, batch *object.Batch) (digest.Digest, int64, error) {
 	r := reading{name: name, key: filepath.Join(c.dir, name), cache: c.cache,
-		stat: func() (fs.FileInfo, error) { return c.root.Lstat(name) },
+		stat: func() (fs.FileInfo, error) { return info, nil },
 		open: func() (*os.File, error) { return c.root.Open(name) },
 	}
 	return r.do(objects.Has, func(d digest.Digest, size int64, small []byte, f io.ReadSeeker) error {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
@@ -23,7 +25,7 @@ import (
 // source's executable bit, so that a umask cannot either. A .git directory is
 // never copied.
 func filesSource(ctx context.Context, objects *object.Store, c *content, src *definition.FilesSource) ([]image.Entry, error) {
-	m := &matcher{content: c, src: src, dest: map[string]string{}}
+	m := &matcher{content: c, src: src, dest: map[string]matched{}}
 	for _, pattern := range append(slices.Clone(src.From), src.Exclude...) {
 		if err := checkGlob(pattern); err != nil {
 			return nil, err
@@ -40,23 +42,39 @@ func filesSource(ctx context.Context, objects *object.Store, c *content, src *de
 	}
 	batch := objects.NewBatch()
 	defer batch.Discard()
-	for i := range m.entries {
-		e := &m.entries[i]
-		if e.Type != image.File {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		var err error
-		if e.Digest, e.Size, err = c.put(m.dest[e.Path], objects, batch); err != nil {
-			return nil, err
-		}
+	if err := m.store(ctx, objects, batch); err != nil {
+		return nil, err
 	}
 	if err := batch.Commit(); err != nil {
 		return nil, err
 	}
 	return m.entries, nil
+}
+
+// store reads what is new and gives every file its digest, several at a time.
+func (m *matcher) store(ctx context.Context, objects *object.Store, batch *object.Batch) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for part := range slices.Chunk(m.entries, 64) {
+		g.Go(func() error {
+			for i := range part {
+				e := &part[i]
+				if e.Type != image.File {
+					continue
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				from := m.dest[e.Path]
+				var err error
+				if e.Digest, e.Size, err = m.content.put(from.name, from.info, objects, batch); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 func checkGlob(pattern string) error {
@@ -77,8 +95,14 @@ type matcher struct {
 	content *content
 	src     *definition.FilesSource
 	entries []image.Entry
-	dest    map[string]string // destination to source path
-	matched int               // files so far, also those met before
+	dest    map[string]matched // by destination
+	matched int                // files so far, also those met before
+}
+
+// matched is a file of the source.
+type matched struct {
+	name string
+	info fs.FileInfo
 }
 
 // glob adds every file that the pattern matches.
@@ -165,10 +189,10 @@ func (m *matcher) add(name, start string, info fs.FileInfo) error {
 	}
 	m.matched++
 	if other, ok := m.dest[to]; ok {
-		if other == name {
+		if other.name == name {
 			return nil // by another glob
 		}
-		return fault.New(fault.Invalid, "%s and %s both go to /%s", other, name, to).
+		return fault.New(fault.Invalid, "%s and %s both go to /%s", other.name, name, to).
 			Mend("exclude one of them, or set base")
 	}
 	e := image.Entry{Path: to, UID: m.src.UID, GID: m.src.GID}
@@ -190,7 +214,7 @@ func (m *matcher) add(name, start string, info fs.FileInfo) error {
 		return fault.New(fault.Invalid, "%s is neither a file nor a symbolic link (%s)", name, mode.Type()).
 			Mend("exclude it")
 	}
-	m.dest[to] = name
+	m.dest[to] = matched{name, info}
 	m.entries = append(m.entries, e)
 	return nil
 }

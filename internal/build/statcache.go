@@ -104,8 +104,11 @@ func parseStatLine(line string) (statEntry, string, error) {
 	}
 	e.dev, e.ino = uint64(number(fields[1])), uint64(number(fields[2]))
 	e.size, e.mtime, e.ctime = number(fields[3]), number(fields[4]), number(fields[5])
+	if len(fields[0]) != 64 { // the object store looks closer, when it is asked for it
+		bad = errors.Join(bad, fmt.Errorf("not a digest"))
+	}
 	name, err := strconv.Unquote(fields[6])
-	return e, name, errors.Join(bad, err, e.digest.Validate())
+	return e, name, errors.Join(bad, err)
 }
 
 func stat(info fs.FileInfo) statEntry {
