@@ -232,18 +232,12 @@ func (e *Engine) release(ctx context.Context, d digest.Digest) (Stored, release.
 // platform finds the platform of an environment; nil without an error if nothing
 // was ever asked of it.
 func (e *Engine) platform(s rollout.State) (Platform, error) {
-	name := ""
-	switch {
-	case s.Rollout != nil:
-		name = s.Rollout.To.Platform
-	case s.Current != nil:
-		name = s.Current.Platform
-	case len(s.Instances) == 0:
+	if s.Platform == "" {
 		return nil, nil
 	}
-	p := e.Platforms[name]
+	p := e.Platforms[s.Platform]
 	if p == nil {
-		return nil, fault.New(fault.Invalid, "platform %q is not known to this server", name)
+		return nil, fault.New(fault.Invalid, "platform %q is not known to this server", s.Platform)
 	}
 	return p, nil
 }

@@ -39,6 +39,7 @@ func Begin(now time.Time, s State, q Request) (State, []Event, error) {
 	}
 	next := s.clone()
 	next.Rollouts++
+	next.Platform = q.To.Platform
 	next.Rollout = &Rollout{
 		Number: next.Rollouts, Kind: q.Kind, From: s.Current, To: q.To, Step: Laying, StepAt: now,
 		Actor: q.Actor, Reason: q.Reason, StartedAt: now,

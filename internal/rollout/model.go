@@ -116,11 +116,12 @@ type RouterStatus struct {
 type State struct {
 	App        string             `json:"app"`
 	Env        string             `json:"env"`
-	Current    *Target            `json:"current,omitempty"` // the pointer; nil: nothing was ever live
-	Rollout    *Rollout           `json:"rollout,omitempty"` // nil: none in flight
-	Rollouts   int                `json:"rollouts"`          // number of the last rollout that was begun
-	Ordered    int                `json:"ordered"`           // number of instances ever ordered; makes their IDs unique
-	Table      Table              `json:"table"`             // last table asked of the router
+	Platform   string             `json:"platform,omitempty"` // where its instances are, or were last
+	Current    *Target            `json:"current,omitempty"`  // the pointer; nil: nothing was ever live
+	Rollout    *Rollout           `json:"rollout,omitempty"`  // nil: none in flight
+	Rollouts   int                `json:"rollouts"`           // number of the last rollout that was begun
+	Ordered    int                `json:"ordered"`            // number of instances ever ordered; makes their IDs unique
+	Table      Table              `json:"table"`              // last table asked of the router
 	Instances  []Order            `json:"instances,omitempty"`
 	Restarts   map[string]Restart `json:"restarts,omitempty"`   // by component
 	KnownGood  []digest.Digest    `json:"knownGood,omitempty"`  // releases that were live, oldest first, each once
