@@ -330,6 +330,61 @@ func configFile(t *testing.T, path, text string) release.ConfigFile {
 	return release.ConfigFile{Path: path, Digest: d, Size: int64(len(text)), Mode: 0o644}
 }
 
+// TestShimWithoutServerGivesUp: a server that dies between making and starting an
+// instance takes the only order to start it with it.
+func TestShimWithoutServerGivesUp(t *testing.T) {
+	w := newWorld(t)
+	i, _ := w.claim(env, order("plain"), spec("plain"))
+	var err error
+	if i.meta.Address, err = w.network.take(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.lay(i); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := w.spawn(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.attend(shim.NewClient(conn, i.heard))
+	if _, err := i.awaitMade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	i.birth(nil)
+	if err := i.client().Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg.shimLimit = time.Hour // nobody kills it
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := w.awaitShim(ctx, i.dir()); err != nil {
+		t.Errorf("it is still there: %v", err)
+	}
+	w.cfg.shimLimit = time.Millisecond
+	if exists(filepath.Join(w.runcRoot(), "plain")) || exists(filepath.Join(i.dir(), shim.ExitFile)) {
+		t.Error("its container, or an exit status, is left")
+	}
+}
+
+// TestNothingIsLeftWhenRemoveReturns does not give the kernel time to take away by itself what Remove forgot.
+func TestNothingIsLeftWhenRemoveReturns(t *testing.T) {
+	w := newWorld(t)
+	for range 5 {
+		w.start("serves", spec("serves", serving))
+		link := w.find("serves").meta.Link
+		if err := w.Remove(t.Context(), "serves"); err != nil {
+			t.Fatal(err)
+		}
+		groups, err := cgroupDirs(strings.TrimPrefix(w.cgroup("serves"), "/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exists("/sys/class/net/"+link) || len(groups) > 0 || exists(w.instanceDir("serves")) || exists(filepath.Join(w.runcRoot(), "serves")) {
+			t.Fatalf("link %v, control groups %v", exists("/sys/class/net/"+link), groups)
+		}
+	}
+}
+
 func TestIsolation(t *testing.T) {
 	w := newWorld(t)
 	_, out := w.run("looks", spec("looks", func(s *release.Spec) {
