@@ -27,5 +27,6 @@
 //
 // It is not a scheduler and restarts nothing: that is decided in package rollout.
 // Start at [New]. TestPlatform runs the suite of package conformance on it, with
-// real containers; the tests of what is left behind are in remains_test.go.
+// real containers; every test of this
+// package ends by comparing the host with what it was before (world_test.go).
 package local
