@@ -102,8 +102,19 @@ func checkPath(p string) *fault.Error {
 	return nil
 }
 
+// Hex gives the 64 hexadecimal digits of a SHA-256 digest, and false for anything
+// else. Every digest in Ashlar is one. It is what Digest.Validate does, without a
+// regular expression: that took a tenth of the time to seal a tree.
+func Hex(d digest.Digest) (string, bool) {
+	hex, ok := strings.CutPrefix(string(d), "sha256:")
+	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return "", false
+	}
+	return hex, true
+}
+
 func (e Entry) checkFile() *fault.Error {
-	if err := e.Digest.Validate(); err != nil || e.Digest.Algorithm() != digest.SHA256 {
+	if _, ok := Hex(e.Digest); !ok {
 		return fault.New(fault.Invalid, "%q is not the SHA-256 digest of a file", e.Digest)
 	}
 	if e.Size < 0 || (e.Size == 0) != (e.Digest == emptyDigest) {
@@ -117,7 +128,7 @@ func (e Entry) checkSymlink() *fault.Error {
 		return fault.New(fault.Invalid, "the mode of a symbolic link is 0777, not %#o", e.Mode)
 	}
 	if e.Link == "" || len(e.Link) > maxPath || !utf8.ValidString(e.Link) || strings.ContainsRune(e.Link, 0) {
-		return fault.New(fault.Invalid, "a link target is UTF-8 without NUL and 1 to %d bytes, not %q", maxPath, e.Link)
+		return fault.New(fault.Invalid, "a link target is UTF-8 without NUL and 1 to %d bytes, not %.60q", maxPath, e.Link)
 	}
 	return nil
 }

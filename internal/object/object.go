@@ -32,6 +32,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
 // Store is an object store on one file system. It is safe for concurrent use,
@@ -99,10 +100,10 @@ func (s *Store) File(d digest.Digest) (string, error) {
 
 // Rel is an object's path relative to [Store.Path]: "ab/cdef…".
 func Rel(d digest.Digest) (string, error) {
-	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
+	hex, ok := image.Hex(d)
+	if !ok {
 		return "", fault.New(fault.Invalid, "%q is not the digest of an object", d).Mend(`write  sha256:  and 64 hexadecimal digits`)
 	}
-	hex := d.Encoded()
 	return hex[:2] + "/" + hex[2:], nil
 }
 
@@ -181,7 +182,9 @@ func (s *Store) CheckContext(ctx context.Context, d digest.Digest) (size int64, 
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, contextReader{ctx, f})
+	buf := s.buffers.Get().(*[smallObject]byte)
+	defer s.buffers.Put(buf)
+	size, err = io.CopyBuffer(h, contextReader{ctx, f}, buf[:])
 	if err != nil {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -218,7 +221,7 @@ func (s *Store) Walk(fn func(d digest.Digest, size int64) error) error {
 		}
 		for _, e := range entries {
 			d := digest.NewDigestFromEncoded(digest.SHA256, prefix+e.Name())
-			if d.Validate() != nil {
+			if _, ok := image.Hex(d); !ok {
 				continue
 			}
 			fi, err := e.Info()

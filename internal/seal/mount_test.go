@@ -39,6 +39,14 @@ func mounted(t testing.TB, s *object.Store, how way, seals ...digest.Digest) str
 // scan reads a directory into a tree as any program sees it.
 func scan(t testing.TB, root string) image.Tree {
 	t.Helper()
+	tree, err := scanTree(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func scanTree(root string) (image.Tree, error) {
 	var entries []image.Entry
 	err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
@@ -53,10 +61,7 @@ func scan(t testing.TB, root string) image.Tree {
 		entries = append(entries, e)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image.Sorted(entries)
+	return image.Sorted(entries), err
 }
 
 func scanOne(p string) (image.Entry, error) {
@@ -316,10 +321,11 @@ func TestMountInAPrivateNamespace(t *testing.T) {
 		if err := Mount(target, s.Path(), seal); err != nil {
 			return err
 		}
-		if diff := cmp.Diff(want, scan(t, target)); diff != "" {
+		got, err := scanTree(target)
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		return Unmount(target)
+		return errors.Join(err, Unmount(target))
 	})
 	if err != nil {
 		t.Fatal(err)

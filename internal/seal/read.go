@@ -43,7 +43,7 @@ func decode(b []byte) (t image.Tree, err error) {
 	if err != nil {
 		return image.Tree{}, notASeal(err)
 	}
-	d := decoder{img: img, left: len(b) / direntSize, pathBytes: maxPaths}
+	d := decoder{img: img, left: len(b) / direntSize, pathBytes: maxPaths, seen: map[int64]bool{}}
 	root, err := fs.Stat(img, ".")
 	if err != nil {
 		return image.Tree{}, notASeal(err)
@@ -68,12 +68,13 @@ const (
 	maxPath    = 4095      // bytes of one path; also bounds the depth
 )
 
-// decoder walks an image. left bounds the entries, so that directories that
-// contain each other end.
+// decoder walks an image. Its bounds keep a crafted one, whose directories
+// contain each other or share their blocks, from costing more than its size.
 type decoder struct {
 	img       fs.FS
-	left      int
-	pathBytes int
+	left      int            // entries that may still come
+	pathBytes int            // bytes of paths that may still come
+	seen      map[int64]bool // inodes of directories
 	entries   []image.Entry
 }
 
@@ -93,6 +94,11 @@ func (d *decoder) add(p string, info fs.FileInfo) error {
 	if e.Type != image.Dir {
 		return nil
 	}
+	inode := info.Sys().(*erofs.Stat).Ino // entry has checked the type
+	if d.seen[inode] {
+		return fmt.Errorf("%q: the directory is in two places", p)
+	}
+	d.seen[inode] = true
 	children, err := fs.ReadDir(d.img, p)
 	if err != nil {
 		return fmt.Errorf("%q: %w", p, err)
