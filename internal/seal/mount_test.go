@@ -223,6 +223,9 @@ func TestMountRefusesADamagedSeal(t *testing.T) {
 	flip(t, file, 3000)
 	target := t.TempDir()
 	err := Mount(target, s.Path(), seal)
+	if err := Unmount(target); err != nil {
+		t.Error(err)
+	}
 	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != file {
 		t.Errorf("Mount: %v, want a refusal at %s", err, file)
 	}
@@ -251,11 +254,13 @@ func TestMountWithOddPaths(t *testing.T) {
 	if err := Mount(target, s.Path(), put(t, s, want)); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := Unmount(target); err != nil {
+			t.Error(err)
+		}
+	})
 	if diff := cmp.Diff(want, scan(t, target)); diff != "" {
 		t.Error(diff)
-	}
-	if err := Unmount(target); err != nil {
-		t.Error(err)
 	}
 }
 
