@@ -129,9 +129,6 @@ func (d *decider) unrouted(r *Rollout) bool {
 
 // leave sets an order on its way out. It is unrouted in the same decision.
 func (d *decider) leave(o *Order, why string) {
-	if c := d.s.Current.find(o.Component, o.Spec); c != nil {
-		o.Drain = c.Drain // a later release may have kept the instance and changed its drain time
-	}
 	o.Leaving, o.Why = true, why
 	d.event(Event{Kind: "instance.leaving", Instance: o.ID, Release: o.Release, Reason: why})
 }

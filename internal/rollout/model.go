@@ -133,7 +133,7 @@ type Order struct {
 	Instance
 	OrderedAt time.Time     `json:"orderedAt"`
 	Start     time.Duration `json:"start"`              // how long it may take to become ready
-	Drain     time.Duration `json:"drain"`              // how long its requests may go on once it left the route
+	Drain     time.Duration `json:"drain"`              // how long its requests may go on once it left the routes: of the last table it was in
 	Grace     time.Duration `json:"grace"`              // from its stop signal to SIGKILL
 	Seen      bool          `json:"seen,omitempty"`     // was observed at least once
 	Served    bool          `json:"served,omitempty"`   // was ready at least once

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // route asks for a new table when the one that should be served differs from the
@@ -15,6 +16,7 @@ func (d *decider) route() {
 	if ahead || !sameRoutes(desired, d.s.Table) {
 		desired.Generation = max(d.s.Table.Generation, d.o.Router.Generation) + 1
 		d.s.Table = desired
+		d.keepDrains(desired)
 		d.event(Event{Kind: "routes.ordered", Data: map[string]string{
 			"generation": strconv.FormatInt(desired.Generation, 10), "backends": backendWords(desired),
 		}})
@@ -22,6 +24,22 @@ func (d *decider) route() {
 	if d.o.Router.Generation != d.s.Table.Generation {
 		d.do = append([]Action{ApplyTable{d.s.Table}}, d.do...)
 		d.wakeAt(d.now.Add(routePoll))
+	}
+}
+
+// keepDrains gives each routed order the drain time of the table it is in: that is
+// what its requests are promised when it leaves, whichever release ordered it.
+func (d *decider) keepDrains(t Table) {
+	drains := map[string]time.Duration{}
+	for _, s := range t.Services {
+		for _, b := range s.Backends {
+			drains[b.ID] = s.Drain
+		}
+	}
+	for i := range d.s.Instances {
+		if drain, routed := drains[d.s.Instances[i].ID]; routed {
+			d.s.Instances[i].Drain = drain
+		}
 	}
 }
 
