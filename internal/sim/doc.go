@@ -4,6 +4,6 @@
 // lists (I1 to I8), with the faults on; when the faults stop, everything must come
 // to rest within a bound. The same seed always gives the same story, word for word.
 //
-// Start at [Run]. The conformance suite in package conformance keeps the made-up
-// platform, router and store honest: the real ones pass the same tests.
+// Start at [Run]. The suites in package conformance keep the made-up platform and
+// store honest: the real ones pass the same tests.
 package sim

@@ -72,7 +72,10 @@ func (p platform) Start(_ context.Context, env rollout.Key, in rollout.Instance,
 
 // behave draws how the unit will behave.
 func (w *world) behave(u *unit) *unit {
-	u.readyAt = w.now.Add(w.between(5*time.Millisecond, 500*time.Millisecond))
+	u.readyAt = w.now
+	if u.spec.Health != nil {
+		u.readyAt = w.now.Add(w.between(5*time.Millisecond, 500*time.Millisecond))
+	}
 	switch u.spec.Env["behaviour"] {
 	case "exits":
 		u.exitAt = w.now.Add(w.between(0, 100*time.Millisecond))
@@ -111,6 +114,9 @@ func (p platform) Stop(_ context.Context, id string) error {
 	u.stopping = true
 	grace := time.Duration(u.spec.StopGraceMS) * time.Millisecond
 	u.stopsAt = w.now.Add(min(w.between(time.Millisecond, 12*time.Second), grace))
+	if u.spec.Env["behaviour"] == "stubborn" {
+		u.stopsAt = w.now.Add(grace)
+	}
 	w.mayCrash("after stop " + id)
 	if w.chance(0.03) {
 		return errLost
@@ -158,10 +164,13 @@ func (p platform) List(_ context.Context, env rollout.Key) ([]rollout.Observed, 
 
 // observe is what a prober would say of a unit.
 func (w *world) observe(u *unit) rollout.Observed {
-	o := rollout.Observed{ID: u.ID, Component: u.Component, Release: u.Release, Spec: u.Spec, StartedAt: u.startedAt, Address: u.ID + ":1"}
+	o := rollout.Observed{ID: u.ID, Component: u.Component, Release: u.Release, Spec: u.Spec, StartedAt: u.startedAt}
+	if u.spec.Port != 0 {
+		o.Address = u.ID + ":80"
+	}
 	switch {
 	case u.exited != nil:
-		o.Phase, o.Exit = rollout.Exited, u.exited
+		o.Phase, o.Exit, o.Tail = rollout.Exited, u.exited, []string{"farewell"}
 	case u.stopping:
 		o.Phase = rollout.Stopping
 	case !u.probed && w.chance(0.5):
@@ -171,7 +180,7 @@ func (w *world) observe(u *unit) rollout.Observed {
 	case u.wasReady:
 		o.Phase, o.Probe = rollout.Unready, "the probe failed"
 	default:
-		o.Phase, u.probed = rollout.Starting, true
+		o.Phase, o.Probe, u.probed = rollout.Starting, "the probe failed", true
 	}
 	return o
 }

@@ -224,7 +224,7 @@ func (w *world) draw(made *int) release.Release {
 }
 
 // behaviours of a program, the good one more often than the others.
-var behaviours = []string{"good", "good", "good", "good", "slow", "exits", "never-ready", "flaps", "refused"}
+var behaviours = []string{"good", "good", "good", "good", "slow", "exits", "never-ready", "flaps", "refused", "stubborn"}
 
 func describe(rel release.Release) string {
 	var parts []string

@@ -132,10 +132,13 @@ func (w *world) advanceUnit(u *unit) {
 	switch {
 	case u.exited != nil:
 	case u.stopping && !u.stopsAt.After(w.now):
-		u.exited = &rollout.Exit{Code: 0, At: w.now}
+		u.exited = &rollout.Exit{At: w.now}
+		if u.spec.Env["behaviour"] == "stubborn" {
+			u.exited = &rollout.Exit{Code: 137, Signal: "SIGKILL", At: w.now}
+		}
 		w.cut(u, "was stopped")
 	case !u.exitAt.IsZero() && !u.exitAt.After(w.now):
-		u.exited = &rollout.Exit{Code: 1, At: w.now}
+		u.exited = &rollout.Exit{Code: 3, At: w.now}
 		w.owe(u)
 		w.cut(u, "ended by itself")
 	}
@@ -224,7 +227,7 @@ func (w *world) send(id string) {
 	switch {
 	case u == nil:
 		w.violate("I6", "a request was lost: backend %s does not exist", id)
-	case u.stopping || w.past[id] && u.exited != nil && u.exited.Code == 0:
+	case u.stopping:
 		w.violate("I6", "a request was lost: backend %s was stopped while routed", id)
 	case !u.answering(w.now):
 		w.excused++ // an injected fault took it a moment ago
