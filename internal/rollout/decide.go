@@ -67,7 +67,8 @@ func (a ApplyTable) String() string     { return "route " + a.Table.String() }
 // steps costs another look and nothing else.
 //
 // Within one decision: look at every order, move the rollout on, order what is
-// missing, send off what is not wanted, compute the table, stop what has drained.
+// missing, send off what is not wanted, start what was ordered, compute the table,
+// stop what has drained.
 func Decide(now time.Time, s State, o Observation) Decision {
 	d := &decider{now: now, s: s.clone(), o: o, seen: make(map[string]Observed, len(o.Instances))}
 	for _, in := range o.Instances {
@@ -77,6 +78,7 @@ func Decide(now time.Time, s State, o Observation) Decision {
 	d.advance()
 	d.orderMissing()
 	d.sendOff()
+	d.start()
 	d.route()
 	d.takeAway()
 	return Decision{Next: d.s, Events: d.events, Do: d.do, Wake: d.wake, Waiting: d.waiting}

@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -74,14 +76,39 @@ func (d *decider) broughtBy(w want) bool {
 }
 
 func (d *decider) order(w want) {
-	d.s.Ordered++
 	o := Order{
-		Instance:  Instance{ID: fmt.Sprintf("%s-%s-%s-%d", d.s.App, d.s.Env, w.Name, d.s.Ordered), Component: w.Name, Release: w.release, Spec: w.Spec},
+		Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: w.release, Spec: w.Spec},
 		OrderedAt: d.now, Start: w.Start, Drain: w.Drain, Grace: w.Grace,
 	}
 	d.s.Instances = append(d.s.Instances, o)
 	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release})
-	d.do = append(d.do, StartInstance{o.Instance})
+}
+
+// newID names an instance. A name is passed over that something has which was
+// ordered after the backup that this state was restored from.
+func (d *decider) newID(component string) string {
+	for {
+		d.s.Ordered++
+		id := fmt.Sprintf("%s-%s-%s-%d", d.s.App, d.s.Env, component, d.s.Ordered)
+		if _, there := d.seen[id]; !there && !slices.ContainsFunc(d.s.Instances, func(o Order) bool { return o.ID == id }) {
+			return id
+		}
+	}
+}
+
+// start asks for every order that no observation has shown yet, again if need be.
+func (d *decider) start() {
+	for _, o := range d.s.Instances {
+		if o.Leaving || o.Seen {
+			continue
+		}
+		a := d.o.Attempts[o.ID]
+		if retry := a.At.Add(time.Duration(a.Count) * startRetry); a.Count > 0 && d.now.Before(retry) {
+			d.wakeAt(retry)
+			continue
+		}
+		d.do = append(d.do, StartInstance{o.Instance})
+	}
 }
 
 // sendOff lets go what is not wanted: too many of a component, or what a
@@ -168,6 +195,8 @@ func (d *decider) gone(o *Order) bool {
 		d.wakeAt(d.now.Add(drainPoll))
 	case !o.StopAt.IsZero() && !d.now.Before(o.StopAt.Add(o.Grace+stopPatience)):
 		d.do = append(d.do, RemoveInstance{o.ID})
+	case !o.StopAt.IsZero() && in.Phase == Stopping:
+		d.wakeAt(o.StopAt.Add(o.Grace + stopPatience)) // it was told; telling it again would only keep the engine busy
 	default:
 		d.stopNow(o, StopInstance{o.ID})
 		d.wakeAt(o.StopAt.Add(o.Grace + stopPatience))

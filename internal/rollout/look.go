@@ -29,7 +29,7 @@ func (d *decider) look() {
 			d.lookAtUnborn(o)
 		}
 	}
-	d.removeOrphans()
+	d.adoptOrphans()
 }
 
 func (d *decider) markSeen(o *Order) {
@@ -68,19 +68,12 @@ func (d *decider) deadline(o *Order, in Observed, at time.Time, what string) {
 	d.fail(o, Failure{What: what, Probe: in.Probe, Tail: in.Tail})
 }
 
-// lookAtUnborn handles an order that no observation has shown yet: it is started,
-// again if need be, until the platform refused it too often.
+// lookAtUnborn handles an order that no observation has shown yet: it has failed
+// once the platform refused to start it too often.
 func (d *decider) lookAtUnborn(o *Order) {
-	a := d.o.Attempts[o.ID]
-	if a.Count >= startAttempts {
+	if a := d.o.Attempts[o.ID]; a.Count >= startAttempts {
 		d.fail(o, Failure{What: "could not be started: " + a.Last})
-		return
 	}
-	if retry := a.At.Add(time.Duration(a.Count) * startRetry); a.Count > 0 && d.now.Before(retry) {
-		d.wakeAt(retry)
-		return
-	}
-	d.do = append(d.do, StartInstance{o.Instance})
 }
 
 // fail sends an order off for a reason. If it is one that the rollout in flight
@@ -140,18 +133,29 @@ func (d *decider) backOff(o *Order) {
 	d.s.Restarts[o.Component] = r
 }
 
-// removeOrphans takes away what runs without an order: the state was restored
-// from a backup, or somebody else made it.
-func (d *decider) removeOrphans() {
+// adoptOrphans takes what runs without an order into the orders, on its way out:
+// the state was restored from a backup, a start that was given up arrived after
+// all, or somebody else made it. The router may still send requests to it.
+func (d *decider) adoptOrphans() {
 	known := make(map[string]bool, len(d.s.Instances))
 	for _, o := range d.s.Instances {
 		known[o.ID] = true
 	}
 	for _, in := range d.o.Instances {
-		if !known[in.ID] {
-			d.event(Event{Kind: "instance.orphan", Instance: in.ID, Release: in.Release, Reason: "runs without an order"})
-			d.do = append(d.do, RemoveInstance{in.ID})
+		if known[in.ID] {
+			continue
 		}
+		o := Order{
+			Instance:  Instance{ID: in.ID, Component: in.Component, Release: in.Release, Spec: in.Spec},
+			OrderedAt: in.StartedAt, Seen: true, Leaving: true, Why: "runs without an order",
+		}
+		if d.s.Current != nil { // its release may not be known: it gets as long as the slowest that is
+			for _, c := range d.s.Current.Components {
+				o.Drain, o.Grace = max(o.Drain, c.Drain), max(o.Grace, c.Grace)
+			}
+		}
+		d.s.Instances = append(d.s.Instances, o)
+		d.event(Event{Kind: "instance.orphan", Instance: o.ID, Release: o.Release, Reason: o.Why})
 	}
 }
 

@@ -126,7 +126,7 @@ func (d *decider) advanceReverting(r *Rollout) {
 		d.waitFor("%d new instances to end", n)
 		return
 	}
-	if !d.acknowledged() {
+	if !d.unrouted(r) {
 		d.waitFor("the router to acknowledge the previous routes")
 		return
 	}

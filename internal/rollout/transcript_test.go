@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what happened into testdata/*.txt, to be read and committed")
@@ -86,4 +85,3 @@ func marshal(v any) []byte {
 	}
 	return b
 }
-

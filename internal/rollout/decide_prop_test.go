@@ -1,0 +1,304 @@
+package rollout_test
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"pgregory.net/rapid"
+
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// TestDecideOnAnything gives Decide states and observations that need not follow
+// from each other: restored from a backup, written by another version, or the
+// outside did what it should not. Safety holds all the same.
+func TestDecideOnAnything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := anyState(t)
+		o := anyObservation(t, s)
+		decideAndCheck(t, midnight, s, o)
+	})
+}
+
+// decideAndCheck decides and checks everything that holds for each decision alone.
+func decideAndCheck(t *rapid.T, now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+	stored, seen := clone(s), clone(o)
+	d := rollout.Decide(now, s, o)
+	if !reflect.DeepEqual(clone(s), stored) || !reflect.DeepEqual(clone(o), seen) {
+		t.Fatalf("its input was modified: %s", cmp.Diff(stored, clone(s))+cmp.Diff(seen, clone(o)))
+	}
+	if again := rollout.Decide(now, s, o); !reflect.DeepEqual(d, again) {
+		t.Fatalf("deciding twice differs: %s", cmp.Diff(d, again))
+	}
+	if a, b := plain(d), plain(rollout.Decide(now, stored, seen)); !slices.Equal(a, b) {
+		t.Fatalf("deciding on the state as it was stored differs: %s", cmp.Diff(a, b))
+	}
+	if same := bytes.Equal(marshal(s), marshal(d.Next)); same != (len(d.Events) == 0) {
+		t.Fatalf("%d events for a change that reads %s", len(d.Events), cmp.Diff(stored, clone(d.Next)))
+	}
+	if !d.Wake.IsZero() && !d.Wake.After(now) {
+		t.Fatalf("wakes at %s, which is over", d.Wake)
+	}
+	checkRoutes(t, d, o)
+	checkActions(t, d, o)
+	checkStep(t, s, o, d)
+	return d
+}
+
+// plain is a decision as JSON: what the store and the record get of it.
+func plain(d rollout.Decision) []string {
+	out := []string{string(marshal(d.Next)), string(marshal(d.Events)), string(marshal(d.Wake)), string(marshal(d.Waiting))}
+	for _, a := range d.Do {
+		out = append(out, string(marshal(a)))
+	}
+	return out
+}
+
+// checkRoutes is the health gate: traffic is for what is ready, or was when it was
+// last looked at and still runs.
+func checkRoutes(t *rapid.T, d rollout.Decision, o rollout.Observation) {
+	orders := map[string]rollout.Order{}
+	for _, in := range d.Next.Instances {
+		if _, twice := orders[in.ID]; twice {
+			t.Fatalf("two instances are called %s", in.ID)
+		}
+		orders[in.ID] = in
+	}
+	for _, s := range d.Next.Table.Services {
+		for _, b := range s.Backends {
+			order, ordered := orders[b.ID]
+			at := slices.IndexFunc(o.Instances, func(in rollout.Observed) bool { return in.ID == b.ID })
+			switch {
+			case !ordered || order.Leaving:
+				t.Fatalf("%s is routed and on its way out", b.ID)
+			case order.Component != s.Name:
+				t.Fatalf("%s is routed as %s", b.ID, s.Name)
+			case at < 0:
+				t.Fatalf("%s is routed and does not exist", b.ID)
+			case b.Address != o.Instances[at].Address:
+				t.Fatalf("%s is routed at %s instead of %s", b.ID, b.Address, o.Instances[at].Address)
+			}
+			if phase := o.Instances[at].Phase; phase != rollout.Ready && !(phase == rollout.Unknown && order.Served) {
+				t.Fatalf("%s is routed and %s", b.ID, phase)
+			}
+		}
+	}
+}
+
+// checkActions is draining's first half: nothing is ended that the router may
+// still send requests to. And nothing is started that leaves.
+func checkActions(t *rapid.T, d rollout.Decision, o rollout.Observation) {
+	routed, leaving := map[string]bool{}, map[string]bool{}
+	for _, s := range d.Next.Table.Services {
+		for _, b := range s.Backends {
+			routed[b.ID] = true
+		}
+	}
+	for _, in := range d.Next.Instances {
+		leaving[in.ID] = in.Leaving
+	}
+	ending := func(id string) {
+		if routed[id] {
+			t.Fatalf("%s is ended while it is routed", id)
+		}
+		if o.Router.Generation != d.Next.Table.Generation {
+			t.Fatalf("%s is ended before the router, at table %d, acknowledged table %d", id, o.Router.Generation, d.Next.Table.Generation)
+		}
+	}
+	for i, a := range d.Do {
+		switch a := a.(type) {
+		case rollout.ApplyTable:
+			if i > 0 {
+				t.Fatalf("the table comes after %s", d.Do[0])
+			}
+			if !reflect.DeepEqual(a.Table, d.Next.Table) {
+				t.Fatalf("a table is applied that is not remembered: %s", cmp.Diff(d.Next.Table, a.Table))
+			}
+		case rollout.StartInstance:
+			if gone, ordered := leaving[a.Instance.ID]; gone || !ordered {
+				t.Fatalf("%s is started and on its way out", a.Instance.ID)
+			}
+			if slices.ContainsFunc(o.Instances, func(in rollout.Observed) bool { return in.ID == a.Instance.ID }) {
+				t.Fatalf("%s is started and exists", a.Instance.ID)
+			}
+		case rollout.StopInstance:
+			ending(a.ID)
+		case rollout.RemoveInstance:
+			ending(a.ID)
+		}
+	}
+}
+
+// edges are the steps that may follow each other; "" is the end.
+var edges = map[rollout.Step][]rollout.Step{
+	rollout.Laying:    {rollout.Switching, rollout.Reverting, ""},
+	rollout.Switching: {rollout.Draining, rollout.Laying, rollout.Reverting, ""},
+	rollout.Draining:  {rollout.Retiring, rollout.Reverting, ""},
+	rollout.Retiring:  {""},
+	rollout.Reverting: {""},
+}
+
+// checkStep is the order of the steps, the acknowledged switch, and that a rollout
+// ends once the router serves what the end says.
+func checkStep(t *rapid.T, s rollout.State, o rollout.Observation, d rollout.Decision) {
+	if s.Rollout == nil {
+		if d.Next.Rollout != nil {
+			t.Fatal("a rollout began by itself")
+		}
+		return
+	}
+	from, to := s.Rollout.Step, rollout.Step("")
+	if d.Next.Rollout != nil {
+		to = d.Next.Rollout.Step
+	}
+	acknowledged := o.Router.Generation == s.Table.Generation
+	if from != to && !slices.Contains(edges[from], to) {
+		t.Fatalf("%q follows %q", to, from)
+	}
+	if from == rollout.Switching && to == rollout.Draining && !acknowledged {
+		t.Fatal("it is live and the router has not acknowledged it")
+	}
+	if from != rollout.Retiring && to == "" {
+		if d.Next.LastResult.Outcome != rollout.PutBack || d.Next.LastResult.Failure == nil {
+			t.Fatalf("%s ended %s", from, d.Next.LastResult.Outcome)
+		}
+		if !acknowledged || !slices.Equal(paths(d.Next.Table), paths(s.Table)) {
+			t.Fatalf("it was put back, the routes were not: acknowledged %v, %s, then %s", acknowledged, s.Table, d.Next.Table)
+		}
+	}
+}
+
+// paths is a table without its backends.
+func paths(t rollout.Table) []string {
+	out := []string{t.Listen}
+	for _, s := range t.Services {
+		out = append(out, s.Name+" "+s.Host+s.Path)
+	}
+	return out
+}
+
+var (
+	someComponents = []string{"api", "web", "worker"}
+	someSpecs      = []digest.Digest{digest.FromString("specA"), digest.FromString("specB"), digest.FromString("specC")}
+	somePhases     = []rollout.Phase{rollout.Starting, rollout.Ready, rollout.Unready, rollout.Unknown, rollout.Stopping, rollout.Exited}
+	someSteps      = []rollout.Step{rollout.Laying, rollout.Switching, rollout.Draining, rollout.Retiring, rollout.Reverting}
+)
+
+func anyTarget(t *rapid.T, label string) rollout.Target {
+	n := rapid.IntRange(1, 9).Draw(t, label+" release")
+	out := rollout.Target{Release: digest.FromString(fmt.Sprint("release ", n)), Number: n, Platform: "local", Listen: "127.0.0.1:80", Strategy: "blue-green"}
+	for _, name := range someComponents {
+		if !rapid.Bool().Draw(t, label+" has "+name) {
+			continue
+		}
+		c := rollout.Component{
+			Name: name, Spec: rapid.SampledFrom(someSpecs).Draw(t, name+" spec"), Replicas: rapid.IntRange(0, 3).Draw(t, name+" replicas"),
+			Start: anyDuration(t, "start"), Drain: anyDuration(t, "drain"), Grace: anyDuration(t, "grace"),
+		}
+		if name != "worker" {
+			c.Route = &rollout.Route{Path: rapid.SampledFrom([]string{"/", "/a", "/b"}).Draw(t, name+" path"), Hold: time.Second}
+		}
+		out.Components = append(out.Components, c)
+	}
+	return out
+}
+
+func anyDuration(t *rapid.T, label string) time.Duration {
+	return time.Duration(rapid.IntRange(0, 20).Draw(t, label)) * 500 * time.Millisecond
+}
+
+func anyTime(t *rapid.T, label string) time.Time {
+	if rapid.Bool().Draw(t, "no "+label) {
+		return time.Time{}
+	}
+	return midnight.Add(time.Duration(rapid.IntRange(-200, 200).Draw(t, label)) * 100 * time.Millisecond)
+}
+
+func anyState(t *rapid.T) rollout.State {
+	s := rollout.State{App: "shop", Env: "prod", Rollouts: 7, Ordered: rapid.IntRange(0, 8).Draw(t, "ordered")}
+	if rapid.Bool().Draw(t, "is live") {
+		c := anyTarget(t, "current")
+		s.Current = &c
+	}
+	if rapid.Bool().Draw(t, "in flight") {
+		r := rollout.Rollout{Number: 7, Kind: rollout.KindDeploy, From: s.Current, To: anyTarget(t, "to"), Step: rapid.SampledFrom(someSteps).Draw(t, "step"), StepAt: midnight, StartedAt: midnight}
+		switch r.Step {
+		case rollout.Draining, rollout.Retiring:
+			r.DrainTill, r.SwitchAt = anyTime(t, "drain till"), midnight
+			s.Current = &r.To
+		case rollout.Reverting:
+			r.Failure = &rollout.Failure{What: "did not work"}
+		}
+		s.Rollout = &r
+	}
+	for i := range rapid.IntRange(0, 6).Draw(t, "orders") {
+		name := rapid.SampledFrom(someComponents).Draw(t, "component")
+		s.Instances = append(s.Instances, rollout.Order{
+			Instance: rollout.Instance{
+				ID: fmt.Sprintf("shop-prod-%s-%d", name, i+1), Component: name,
+				Release: digest.FromString("release 1"), Spec: rapid.SampledFrom(someSpecs).Draw(t, "spec"),
+			},
+			OrderedAt: midnight.Add(-anyDuration(t, "age")), Start: anyDuration(t, "start"), Drain: anyDuration(t, "drain"), Grace: anyDuration(t, "grace"),
+			Seen: rapid.Bool().Draw(t, "seen"), Served: rapid.Bool().Draw(t, "served"), Unready: anyTime(t, "unready"),
+			Leaving: rapid.Bool().Draw(t, "leaving"), DrainTill: anyTime(t, "drain till"), StopAt: anyTime(t, "stop at"),
+		})
+	}
+	s.Table = rollout.Table{Generation: rapid.Int64Range(0, 3).Draw(t, "table"), Listen: "127.0.0.1:80"}
+	for _, name := range someComponents[:rapid.IntRange(0, 2).Draw(t, "services")] {
+		svc := rollout.Service{Name: name, Path: "/", Hold: time.Second}
+		for _, o := range s.Instances {
+			if o.Component == name && rapid.Bool().Draw(t, "routed") {
+				svc.Backends = append(svc.Backends, rollout.Backend{ID: o.ID, Address: o.ID + ":1", Weight: 1})
+			}
+		}
+		s.Table.Services = append(s.Table.Services, svc)
+	}
+	if rapid.Bool().Draw(t, "restarts") {
+		s.Restarts = map[string]rollout.Restart{"web": {Count: rapid.IntRange(0, 100).Draw(t, "count"), After: anyTime(t, "after")}}
+	}
+	return clone(s)
+}
+
+func anyObservation(t *rapid.T, s rollout.State) rollout.Observation {
+	o := rollout.Observation{
+		Router:   rollout.RouterStatus{Generation: rapid.Int64Range(0, 4).Draw(t, "generation"), InFlight: map[string]int{}},
+		Attempts: map[string]rollout.Attempt{},
+	}
+	see := func(in rollout.Instance) {
+		seen := rollout.Observed{
+			ID: in.ID, Component: in.Component, Release: in.Release, Spec: in.Spec, Address: in.ID + ":1",
+			Phase: rapid.SampledFrom(somePhases).Draw(t, "phase"), StartedAt: midnight.Add(-anyDuration(t, "since")),
+		}
+		if seen.Phase == rollout.Exited && rapid.Bool().Draw(t, "exit known") {
+			seen.Exit = &rollout.Exit{Code: 1, At: midnight}
+		}
+		o.Instances = append(o.Instances, seen)
+	}
+	for _, order := range s.Instances {
+		if rapid.Bool().Draw(t, "exists") {
+			see(order.Instance)
+		} else if n := rapid.IntRange(0, 4).Draw(t, "attempts"); n > 0 {
+			o.Attempts[order.ID] = rollout.Attempt{Count: n, Last: "busy", At: midnight.Add(-anyDuration(t, "attempt"))}
+		}
+		if rapid.Bool().Draw(t, "busy") {
+			o.Router.InFlight[order.ID] = 1
+		}
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "orphans") {
+		id := fmt.Sprintf("shop-prod-web-%d", rapid.IntRange(1, 12).Draw(t, "orphan"))
+		if !slices.ContainsFunc(o.Instances, func(in rollout.Observed) bool { return in.ID == id }) &&
+			!slices.ContainsFunc(s.Instances, func(in rollout.Order) bool { return in.ID == id }) {
+			see(rollout.Instance{ID: id, Component: "web", Spec: rapid.SampledFrom(someSpecs).Draw(t, "orphan's spec")})
+		}
+	}
+	if rapid.Bool().Draw(t, "refused") {
+		o.Refused = &rollout.Refused{Generation: s.Table.Generation, What: "in use"}
+	}
+	return clone(o)
+}
