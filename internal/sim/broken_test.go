@@ -59,7 +59,11 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 		})},
 		"a removal is not recorded": {"I4", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			d := rollout.Decide(now, s, o)
-			d.Events = slices.DeleteFunc(d.Events, func(e rollout.Event) bool { return e.Kind == "instance.removed" })
+			for i := range d.Events { // something else is: a decision without any event is not committed
+				if d.Events[i].Kind == "instance.removed" {
+					d.Events[i].Kind = "instance.seen"
+				}
+			}
 			return d
 		})},
 		"a rollout begins without what it needs": {"I5", func(c *engine.Config) { c.Artifacts = allOnHand{} }},
