@@ -102,7 +102,7 @@ func mountFault(target string, err error) error {
 	case m != nil && errors.Is(err, unix.ENODEV):
 		return f.Mend("load the kernel module (modprobe %s), or use a kernel that has it; ashlar doctor tells what else is missing", m.fs)
 	case m != nil && m.fs == "erofs" && errors.Is(err, unix.ENOTBLK):
-		return f.Mend("use Linux 6.12 or newer with CONFIG_EROFS_FS_BACKED_BY_FILE: this kernel mounts EROFS from block devices only")
+		return f.Mend("keep the state directory on a disk (ext4, xfs or btrfs; EROFS cannot be mounted from a file on tmpfs), with Linux 6.12 or newer and CONFIG_EROFS_FS_BACKED_BY_FILE")
 	case m != nil:
 		return f.Mend("use Linux 6.12 or newer; ashlar doctor tells what this kernel can do")
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):

@@ -68,7 +68,7 @@ func checkObjects(tmp string) Check {
 // checkMounts tries the parts one after another, so that the first that fails
 // is named.
 func checkMounts(tmp string) []Check {
-	erofs := Check{Name: "erofs", Required: true, Detail: "the kernel mounts EROFS from a file", Fix: "use Linux 6.12 or newer with CONFIG_EROFS_FS and CONFIG_EROFS_FS_BACKED_BY_FILE (modprobe erofs)"}
+	erofs := Check{Name: "erofs", Required: true, Detail: "the kernel mounts EROFS from a file", Fix: "use Linux 6.12 or newer with CONFIG_EROFS_FS and CONFIG_EROFS_FS_BACKED_BY_FILE (modprobe erofs), and keep the state directory on a disk: EROFS cannot be mounted from a file on tmpfs"}
 	data := Check{Name: "overlay data-only layers", Required: true, Detail: "overlayfs joins metadata and objects; the tree reads as it was sealed and cannot be written", Fix: "use Linux 6.12 or newer with CONFIG_OVERLAY_FS (modprobe overlay)"}
 	seal, err := sampleSeal(tmp)
 	if err != nil {
