@@ -21,9 +21,9 @@ const sealDefinition = `app: sealing
 components:
   files:
     build:
-      - files: {from: "content/**", to: /srv/}
+      - files: {from: "content/**", to: /srv/, mode: "0755"}
     run:
-      command: [/srv/nothing]
+      command: [/srv/section-00/page-0000.html]
 environments:
   production: {}
 `
