@@ -14,6 +14,7 @@ const (
 	startAttempts  = 3                      // starts that a platform may refuse before the instance counts as failed
 	startRetry     = 250 * time.Millisecond // after the first refused start; grows linearly
 	switchPatience = 30 * time.Second       // for the router's acknowledgement of a new table
+	revertPatience = time.Minute            // at least, for the old instances to be able to take the traffic back
 	stopPatience   = 10 * time.Second       // beyond the grace, before an instance is removed by force
 	drainPoll      = 50 * time.Millisecond  // between looks at the requests under way
 	routePoll      = time.Second            // between attempts to hand the router a table

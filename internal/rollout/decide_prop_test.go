@@ -21,8 +21,9 @@ import (
 func TestDecideOnAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := anyState(t)
-		o := anyObservation(t, s)
-		decideAndCheck(t, midnight, s, o)
+		for range 10 { // each next state meets another outside
+			s = clone(decideAndCheck(t, midnight, s, anyObservation(t, s)).Next)
+		}
 	})
 }
 
@@ -185,7 +186,7 @@ func paths(t rollout.Table) []string {
 
 var (
 	someComponents = []string{"api", "web", "worker"}
-	someSpecs      = []digest.Digest{digest.FromString("specA"), digest.FromString("specB"), digest.FromString("specC")}
+	someSpecs      = []digest.Digest{digest.FromString("specA"), digest.FromString("specB")}
 	somePhases     = []rollout.Phase{rollout.Starting, rollout.Ready, rollout.Unready, rollout.Unknown, rollout.Stopping, rollout.Exited}
 	someSteps      = []rollout.Step{rollout.Laying, rollout.Switching, rollout.Draining, rollout.Retiring, rollout.Reverting}
 )
@@ -246,7 +247,7 @@ func anyState(t *rapid.T) rollout.State {
 			},
 			OrderedAt: midnight.Add(-anyDuration(t, "age")), Start: anyDuration(t, "start"), Drain: anyDuration(t, "drain"), Grace: anyDuration(t, "grace"),
 			Seen: rapid.Bool().Draw(t, "seen"), Served: rapid.Bool().Draw(t, "served"), Unready: anyTime(t, "unready"),
-			Leaving: rapid.Bool().Draw(t, "leaving"), DrainTill: anyTime(t, "drain till"), StopAt: anyTime(t, "stop at"),
+			Leaving: rapid.IntRange(0, 3).Draw(t, "leaving") == 3, DrainTill: anyTime(t, "drain till"), StopAt: anyTime(t, "stop at"),
 		})
 	}
 	s.Table = rollout.Table{Generation: rapid.Int64Range(0, 3).Draw(t, "table"), Listen: "127.0.0.1:80"}

@@ -180,7 +180,7 @@ const (
 	Switching Step = "switching" // the router was asked for the new table and has not acknowledged it
 	Draining  Step = "draining"  // traffic is with the new; the old finish what they have and can still take it back
 	Retiring  Step = "retiring"  // the old are stopped and removed
-	Reverting Step = "reverting" // a failure: traffic goes back to the old, the new are stopped and removed
+	Reverting Step = "reverting" // a failure: traffic goes back to the old as soon as they can carry it, the new are stopped and removed
 )
 
 // Rollout is one transition of the environment's pointer.

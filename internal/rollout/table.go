@@ -51,10 +51,48 @@ func (d *decider) serving() *Target {
 	if r != nil && r.From == nil && r.Step == Laying {
 		return &r.To
 	}
-	if r != nil && r.Step == Switching {
+	if r != nil && (r.Step == Switching || r.Step == Reverting && !d.canTakeBack(r)) {
 		return &r.To
 	}
 	return d.s.Current
+}
+
+// canTakeBack says whether the old instances of a reverting rollout can carry what
+// is routed now: they may have lost some since the switch, and what is left of the
+// new serves until those are replaced. That is not waited for without end.
+func (d *decider) canTakeBack(r *Rollout) bool {
+	if r.From == nil {
+		return true
+	}
+	patience := revertPatience
+	for _, c := range r.From.Components {
+		patience = max(patience, c.Start)
+	}
+	end := r.StepAt.Add(patience)
+	if !d.now.Before(end) {
+		return true
+	}
+	for _, c := range r.From.Components {
+		if c.Route != nil && d.ready(c) < min(c.Replicas, d.serves(c.Name)) {
+			d.waitFor("%s: the previous instances to be ready before the traffic goes back", c.Name)
+			d.wakeAt(end)
+			return false
+		}
+	}
+	return true
+}
+
+// serves counts the instances behind a service of the table last asked for that
+// can still serve.
+func (d *decider) serves(service string) int {
+	n := 0
+	for i := range d.s.Instances {
+		o := &d.s.Instances[i]
+		if o.Component == service && !o.Leaving && d.routable(o) && inTable(d.s.Table, o.ID) {
+			n++
+		}
+	}
+	return n
 }
 
 // table computes the routes to a target's instances that are ready.
