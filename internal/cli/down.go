@@ -3,6 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,22 +75,30 @@ func (p *program) downAll(ctx context.Context, c *api.Client, ask question, reas
 			return err
 		}
 	}
-	if _, err := c.End(ctx, api.EndRequest{Router: true}); err != nil {
+	server, err := c.End(ctx, api.EndRequest{Router: true})
+	if err != nil {
 		return err
 	}
-	for {
-		_, err := c.Version(ctx)
-		switch {
-		case ctx.Err() != nil:
+	for !ended(server.PID) {
+		if pause(ctx, 20*time.Millisecond); ctx.Err() != nil {
 			return ctx.Err()
-		case err != nil && fault.Of(err).Kind == fault.Unavailable:
-			if !p.json() {
-				p.out.linef("the router and the server have ended")
-			}
-			return nil
 		}
-		pause(ctx, 20*time.Millisecond)
 	}
+	if !p.json() {
+		p.out.linef("the router and the server have ended")
+	}
+	return nil
+}
+
+// ended says whether a process of this machine has ended, be it that its parent
+// has not yet asked how (proc(5), /proc/pid/stat). Until then it holds the state directory.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(after, "Z")
 }
 
 // downOne takes one environment down, after the rollout that may be in flight.
