@@ -29,6 +29,7 @@ type progress struct {
 	outcome, why     string
 	started, retired int
 	gone             time.Time // since when the server does not answer
+	trouble          string    // why the rollout does not go on, when the record cannot say
 }
 
 // unit is one instance as it is shown.
@@ -49,6 +50,8 @@ var errEnded = errors.New("the rollout has ended")
 const (
 	lookForServer = 200 * time.Millisecond
 	serverAway    = 2 * time.Minute
+	// lookForTrouble is how often the server is asked what keeps it from going on.
+	lookForTrouble = 2 * time.Second
 )
 
 func newProgress(p *program, r rollout.Rollout, plan api.Plan) *progress {
@@ -65,6 +68,7 @@ func (pr *progress) follow(ctx context.Context, c *api.Client, begun api.Begun) 
 	pr.index = begun.Index
 	stop := pr.animate(ctx)
 	defer stop()
+	defer pr.watch(ctx, c)()
 	for {
 		err := c.Entries(ctx, api.EntriesQuery{App: pr.plan.App, Env: pr.plan.Env, From: pr.index, To: -1, Follow: true}, pr.entry)
 		switch {
@@ -253,6 +257,36 @@ func (pr *progress) animate(ctx context.Context) (stop func()) {
 	})
 }
 
+// watch asks, until stop, what keeps the server from going on: when it cannot
+// write the record, as on a full disk, no entry tells.
+func (pr *progress) watch(ctx context.Context, c *api.Client) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for pause(ctx, lookForTrouble); ctx.Err() == nil; pause(ctx, lookForTrouble) {
+			if s, err := c.Status(ctx, pr.plan.App, pr.plan.Env); err == nil {
+				pr.heed(strings.Join(s.Problems, "\n"))
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// heed shows a trouble when it is another one than before.
+func (pr *progress) heed(trouble string) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if trouble != "" && trouble != pr.trouble {
+		pr.say("problem: %s", trouble)
+	}
+	pr.trouble = trouble
+	pr.draw()
+}
+
 // draw shows the table on a terminal.
 func (pr *progress) draw() {
 	out := pr.p.out
@@ -278,6 +312,9 @@ func (pr *progress) draw() {
 			age = "new"
 		}
 		lines = append(lines, fmt.Sprintf("  %s  %-*s  %s", age, wide, u.id, u.phase))
+	}
+	if pr.trouble != "" {
+		lines = append(lines, strings.Split("problem: "+pr.trouble, "\n")...)
 	}
 	out.redraw(lines)
 }

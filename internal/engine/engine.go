@@ -52,6 +52,7 @@ type memory struct {
 	attempts   map[string]rollout.Attempt
 	refused    *rollout.Refused
 	specs      map[digest.Digest]release.Spec // by spec digest, of the releases in use
+	trouble    string                         // what kept Run from the last step; guarded by Engine.mu
 }
 
 // New makes an engine. Nothing happens before Tick or Run.

@@ -176,6 +176,9 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 	if len(status.Problems) == 0 {
 		status.Waiting = e.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router}).Waiting
 	}
+	if trouble := e.trouble(key); trouble != "" {
+		status.Problems = append(status.Problems, "the last step could not be taken and is tried again: "+trouble)
+	}
 	return status, nil
 }
 

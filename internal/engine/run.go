@@ -95,6 +95,7 @@ func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, sign
 	for ctx.Err() == nil {
 		at := now()
 		ticked, err := e.Tick(ctx, at, key)
+		e.note(key, err)
 		wait := lookAgain
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -118,6 +119,25 @@ func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, sign
 		}
 		timer.Stop()
 	}
+}
+
+// note remembers what kept the last step from being taken, for Status: when even
+// the record cannot be written, nothing else would say why nothing moves.
+func (e *Engine) note(key Key, err error) {
+	m := e.memory(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m.trouble = ""
+	if err != nil {
+		m.trouble = err.Error()
+	}
+}
+
+func (e *Engine) trouble(key Key) string {
+	m := e.memory(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return m.trouble
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
