@@ -71,8 +71,26 @@ func (h *host) example(name string) *app {
 	if err := os.Remove(filepath.Join(a.dir, "ashlar.lock")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		h.t.Fatal(err)
 	}
-	a.edit("ashlar.yaml", "listen: 127.0.0.1:8080", "listen: "+a.address)
+	if _, err := os.Stat(filepath.Join(a.dir, "cmd")); err == nil {
+		a.write("go.mod", "module example\n\ngo 1.26\n") // in the repository it is a part of ours
+	}
+	a.edit("ashlar.yaml", "production:\n    listen: "+a.listens(), "production:\n    listen: "+a.address)
 	return a
+}
+
+// listens is where the definition has production listen.
+func (a *app) listens() string {
+	a.t.Helper()
+	b, err := os.ReadFile(filepath.Join(a.dir, "ashlar.yaml"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "production:\n    listen: ")
+	address, _, ok := strings.Cut(rest, "\n")
+	if !ok {
+		a.t.Fatalf("production listens nowhere:\n%s", b)
+	}
+	return address
 }
 
 func (a *app) write(name, content string) {
