@@ -73,13 +73,24 @@ func (d *decider) canTakeBack(r *Rollout) bool {
 		return true
 	}
 	for _, c := range r.From.Components {
-		if c.Route != nil && d.ready(c) < min(c.Replicas, d.serves(c.Name)) {
+		if c.Route != nil && d.canServe(c) < min(c.Replicas, d.serves(c.Name)) {
 			d.waitFor("%s: the previous instances to be ready before the traffic goes back", c.Name)
 			d.wakeAt(end)
 			return false
 		}
 	}
 	return true
+}
+
+// canServe counts the instances of a component that may be routed.
+func (d *decider) canServe(c Component) int {
+	n := 0
+	for _, o := range d.of(c.Name, c.Spec) {
+		if d.routable(o) {
+			n++
+		}
+	}
+	return n
 }
 
 // serves counts the instances behind a service of the table last asked for that
