@@ -41,7 +41,7 @@ func sealing(ctx context.Context, o options, dir string, r *report) error {
 	}
 	for i := range o.n {
 		// Nothing is removed between rounds: ext4 searches long for an inode where
-		// thousands were freed within the last minutes, which made this 3 times slower.
+		// thousands were freed within the last minutes.
 		state := filepath.Join(dir, fmt.Sprintf("sealing-state-%d", i))
 		build := func() (command, error) { return program(ctx, src, o.ashlar, "build", "--dir", state) }
 		if err := pause(ctx, rest); err != nil {
