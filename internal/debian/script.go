@@ -3,6 +3,7 @@ package debian
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // effect is what a recognised maintainer script would do on a first installation.
@@ -29,7 +30,7 @@ type effect struct {
 // no effect; the others are told by the effect.
 func recognise(script string) (effect, string) {
 	var out effect
-	var block *regexp.Regexp
+	var block lineSet
 	tool, lines := "", joinLines(script)
 	for _, line := range lines {
 		switch {
@@ -41,9 +42,9 @@ func recognise(script string) (effect, string) {
 		case line == "# End automatically added section":
 			block = nil
 		case line == "" || line[0] == '#':
-		case block != nil && block.MatchString(line):
+		case block != nil && block().MatchString(line):
 			out.note(tool, line)
-		case block == nil && idle.MatchString(line):
+		case block == nil && idle().MatchString(line):
 		default:
 			return out, line
 		}
@@ -71,7 +72,7 @@ const quoted = `['"]?` + word + `['"]?`
 const when = `if (\[ "\$1" = "[a-z-]+" \]( \|\| )?)+ ?(&& \[ -n "\$2" \] ?)?; then`
 
 // idle matches the lines that do nothing, outside any block.
-var idle = lineSet(
+var idle = linesLike(
 	`set -[eu]+`, `exit 0`, `:`, `#DEBHELPER#`,
 	`case "\$1" in`, `esac`, `;;`, `\(?configure\)`, `\(?(install|upgrade|install\|upgrade)\)`,
 	`\(?(abort-upgrade|abort-remove|abort-deconfigure|\|)+\)`, `\(?\*\)`,
@@ -79,31 +80,31 @@ var idle = lineSet(
 )
 
 // blocks are the lines that each debhelper tool writes.
-var blocks = map[string]*regexp.Regexp{
-	"dh_installdeb": lineSet(
+var blocks = map[string]lineSet{
+	"dh_installdeb": linesLike(
 		`dpkg-maintscript-helper (rm_conffile|mv_conffile|symlink_to_dir|dir_to_symlink)( [A-Za-z0-9@%_./:+,\\~-]+)+ -- "\$@"`),
-	"dh_installsystemd":     lineSet(when, systemdLines, tmpfilesLines),
-	"dh_installsystemduser": lineSet(when, `if \[ -z "\$\{DPKG_ROOT:-\}" \] ; then`, systemdLines),
-	"dh_systemd_enable":     lineSet(when, systemdLines),
-	"dh_systemd_start":      lineSet(when, systemdLines),
-	"dh_installinit": lineSet(when, systemdLines,
+	"dh_installsystemd":     linesLike(when, systemdLines, tmpfilesLines),
+	"dh_installsystemduser": linesLike(when, `if \[ -z "\$\{DPKG_ROOT:-\}" \] ; then`, systemdLines),
+	"dh_systemd_enable":     linesLike(when, systemdLines),
+	"dh_systemd_start":      linesLike(when, systemdLines),
+	"dh_installinit": linesLike(when, systemdLines,
 		`if \[ "\$1" = "install" \] && \[ -n "\$2" \] && \[ -e "`+word+`" \] ; then`,
 		`chmod \+x "`+word+`" >/dev/null \|\| true`,
 		`if (\[ -z "\$\{DPKG_ROOT:-\}" \] && )?\[ -x "`+word+`" \]; then`,
 		`update-rc\.d `+word+` (defaults|defaults-disabled)( \d+)* >/dev/null( \|\| exit 1)?`,
 		`invoke-rc\.d (--skip-systemd-native )?`+word+` (\$_dh_action|start|restart) (\|\| exit 1|\|\| true)`),
-	"dh_installmenu": lineSet(
+	"dh_installmenu": linesLike(
 		"if \\[ \"\\$1\" = \"configure\" \\] && \\[ -x \"`command -v update-menus`\" \\] (&& \\[ -x \"\\$DPKG_ROOT`command -v update-menus`\" \\])?; then",
 		`update-menus`, `fi`),
-	"dh_python3": lineSet(
+	"dh_python3": linesLike(
 		`if command -v py3compile >/dev/null 2>&1; then`, `py3compile -p `+word+`( `+word+`)*( -V [0-9.-]+)?`,
 		`if command -v pypy3compile >/dev/null 2>&1; then`, `pypy3compile -p `+word+`( `+word+`)* \|\| true`, `fi`),
-	"dh_installalternatives": lineSet(when,
+	"dh_installalternatives": linesLike(when,
 		`update-alternatives --install( `+word+`){4}( --slave( `+word+`){3})*`, `fi`),
-	"dh_installtmpfiles": lineSet(when, tmpfilesLines, `fi`),
-	"dh_installsysusers": lineSet(when,
+	"dh_installtmpfiles": linesLike(when, tmpfilesLines, `fi`),
+	"dh_installsysusers": linesLike(when,
 		`systemd-sysusers (\$\{DPKG_ROOT:\+--root="\$DPKG_ROOT"\} )?`+quoted+`( `+quoted+`)*`, `fi`),
-	"dh_nginx": lineSet(
+	"dh_nginx": linesLike(
 		`for confpair in( `+word+`:`+word+`)+ ?; do`, `from=\$\(echo \$confpair \| cut -d: -f1\)`, `to=\$\(echo \$confpair \| cut -d: -f2\)`,
 		`if \[ -L /etc/nginx/modules-enabled/\$to\.removed \]; then`, `rm /etc/nginx/modules-enabled/\$to\.removed`,
 		`removed_link=(true|false)`, `else`, `fi`, `done`, `if \[ -z "\$2" -o "\$removed_link" = "true" \]; then`,
@@ -120,8 +121,14 @@ const systemdLines = `else|fi|if \[ -d /run/systemd/system \]; then|if \[ -n "\$
 	`|systemctl (--system |--user )?daemon-reload >/dev/null \|\| true` +
 	`|deb-systemd-invoke( --[a-z-]+)* (\$_dh_action|start|restart|try-restart|daemon-reload)( ` + quoted + `)* >/dev/null \|\| true`
 
-func lineSet(lines ...string) *regexp.Regexp {
-	return regexp.MustCompile(`^(?:` + strings.Join(lines, "|") + `)$`)
+// lineSet gives the pattern of a set of lines, compiled when it is first used: most
+// commands never read a script.
+type lineSet func() *regexp.Regexp
+
+func linesLike(lines ...string) lineSet {
+	return sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:` + strings.Join(lines, "|") + `)$`)
+	})
 }
 
 // note keeps what a recognised line would do.
