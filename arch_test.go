@@ -55,7 +55,7 @@ var packages = map[string]pkg{
 	"internal/rollout":    {core, "fault", "", "deciding needs a reduced view of a release, which it declares itself"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
-	"internal/engine": {engines, "fault release rollout record", "", "it owns the interfaces to the outside, so it must not know who is behind them"},
+	"internal/engine": {engines, "fault release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
 	"internal/sim":    {engines, "fault release rollout record engine", "conformance", "a world made up around the real engine, used by tests and `ashlar simulate`"},
 	"internal/conformance": {engines, "fault release rollout record engine", "",
 		"the contracts of the engine's interfaces as tests: it names the interfaces and no implementation"},
