@@ -30,14 +30,5 @@ func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key,
 	} else {
 		q.To.Strategy = state.Rollout.To.Strategy // Begin refuses: a rollout is in flight
 	}
-	next, events, err := rollout.Begin(now, state, q)
-	if err != nil {
-		return rollout.Rollout{}, err
-	}
-	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, q.Actor, next, events, state)); err != nil {
-		return rollout.Rollout{}, fmt.Errorf("record the rollout: %w", err)
-	}
-	m.refused = nil
-	e.Wake(key)
-	return *next.Rollout, nil
+	return e.launch(ctx, now, key, m, state, version, q)
 }

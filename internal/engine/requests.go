@@ -122,6 +122,11 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
 		return rollout.Rollout{}, err
 	}
+	return e.launch(ctx, now, key, m, state, version, q)
+}
+
+// launch puts the rollout of a request in flight, in one transaction with its entry.
+func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, state rollout.State, version int64, q rollout.Request) (rollout.Rollout, error) {
 	next, events, err := rollout.Begin(now, state, q)
 	if err != nil {
 		return rollout.Rollout{}, err
