@@ -62,8 +62,14 @@ func (c *Client) read(said func(Message)) {
 // Done is closed when the connection has ended, after the last call of said.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Close ends the connection; the shim goes on.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connection; the shim goes on. Closing one that has ended is not an
+// error: the shim may leave at the same moment.
+func (c *Client) Close() error {
+	if err := c.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Order sends an order and waits for its answer. The error is a *Failure if the shim
 // refused, ErrGone if it ended, or the context's.
