@@ -36,6 +36,8 @@ lint: ## gofmt, vet, staticcheck, and the list of linked modules
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar ./cmd/ashlar-shim \
+		| sed '/^$$/d' | LC_ALL=C sort -u | { grep '^#' deps.txt; cat; } | diff deps.txt -
 
 bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells
 	@scripts/need $(TEST_PACKAGES)
