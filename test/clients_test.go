@@ -159,7 +159,7 @@ func (a *app) keepAsking(lines int, every time.Duration) *load.Run {
 	})
 }
 
-// proceed waits for a rollout of the environment to be in flight.
+// inFlight complains until a rollout of the environment is in flight.
 func (a *app) inFlight(ctx context.Context) error {
 	s, err := a.client.Status(ctx, a.name, a.env)
 	if err == nil && s.State.Rollout == nil {

@@ -79,7 +79,7 @@ func (k *killer) next(n int) {
 // becomes of the deploy.
 func (k *killer) round(n int) {
 	k.t.Helper()
-	from := k.server.head(k.app)
+	from := k.head()
 	said := k.said.len()
 	k.next(n)
 	if bad := k.rand.IntN(4) == 0; bad {
@@ -94,6 +94,11 @@ func (k *killer) round(n int) {
 		k.pause(k.rollout * 11 / 10)
 	}
 	k.kill()
+	if k.rand.IntN(4) == 0 { // and the next one too, amid its start
+		k.server = k.spawn("server")
+		k.pause(60 * time.Millisecond)
+		k.kill()
+	}
 	k.pause(200 * time.Millisecond)
 	k.start()
 	r := deploy()
@@ -119,7 +124,7 @@ func (k *killer) pause(most time.Duration) {
 }
 
 // head is the index after the last entry of the record.
-func (p *process) head(a *app) int64 { return int64(len(a.entries(0))) }
+func (a *app) head() int64 { return int64(len(a.entries(0))) }
 
 // resumed expects the server, and the record, to say which rollout goes on from
 // which step, and how it ended.
