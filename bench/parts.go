@@ -68,7 +68,7 @@ func inFlight() (rollout.State, rollout.Observation, error) {
 	target := func(number int) rollout.Target {
 		return rollout.Target{
 			Release: digest.FromString("release" + strconv.Itoa(number)), Number: number, Platform: "local",
-			Listen: "127.0.0.1:8080", Strategy: "blue-green",
+			Listen: "127.0.0.1:8080", Strategy: rollout.Strategy{Kind: "blue-green"},
 			Components: []rollout.Component{{
 				Name: "web", Spec: digest.FromString("spec" + strconv.Itoa(number)), Replicas: 2,
 				Start: time.Minute, Drain: time.Minute, Grace: time.Minute, Route: &rollout.Route{Path: "/", Hold: time.Second},

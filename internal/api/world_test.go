@@ -179,7 +179,7 @@ func shop(t *testing.T, command string, replicas int) []byte {
 	t.Helper()
 	d := digest.FromString("some object")
 	rel := release.Release{Schema: release.Schema, App: "shop", Environments: map[string]release.Environment{
-		"production": {Platform: "local", Strategy: "blue-green", Listen: "127.0.0.1:8080", Keep: 5, Components: map[string]release.Component{
+		"production": {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Listen: "127.0.0.1:8080", Keep: 5, Components: map[string]release.Component{
 			"web": {Replicas: replicas, Route: &release.Route{Path: "/"}, Spec: release.Spec{
 				Artifact: d, Tree: d, Settings: d, Command: []string{command}, WorkDir: "/", Port: 80, StopSignal: "SIGTERM",
 			}},

@@ -57,7 +57,7 @@ func assemble(b *Builder, def *definition.Definition, artifacts []Artifact) (rel
 	defer a.batch.Discard()
 	for _, env := range def.Environments {
 		e := release.Environment{
-			Platform: env.Platform, Strategy: env.Strategy, Listen: env.Listen, Keep: env.Keep,
+			Platform: env.Platform, Rollout: release.Rollout{Strategy: env.Strategy}, Listen: env.Listen, Keep: env.Keep,
 			Components: map[string]release.Component{},
 		}
 		for _, art := range artifacts {

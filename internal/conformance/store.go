@@ -346,7 +346,7 @@ func keepsState(t *testing.T, s ServerStore) {
 
 func fullState() rollout.State {
 	target := func(n int) *rollout.Target {
-		return &rollout.Target{Release: digest.FromString(fmt.Sprint(n)), Number: n, Strategy: "blue-green", Listen: "127.0.0.1:8080",
+		return &rollout.Target{Release: digest.FromString(fmt.Sprint(n)), Number: n, Strategy: rollout.Strategy{Kind: "blue-green"}, Listen: "127.0.0.1:8080",
 			Components: []rollout.Component{{Name: "web", Spec: digest.FromString("spec"), Replicas: 2, Start: time.Second, Drain: time.Minute,
 				Route: &rollout.Route{Path: "/", Hold: time.Second}}}}
 	}

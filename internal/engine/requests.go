@@ -212,7 +212,7 @@ func TargetOf(stored Stored, rel release.Release, env string) (rollout.Target, e
 		return rollout.Target{}, fault.New(fault.NotFound, "release %d has no environment %q", stored.Number, env).
 			Mend("add it to ashlar.yaml under environments: and deploy again")
 	}
-	t := rollout.Target{Release: stored.Digest, Number: stored.Number, Platform: re.Platform, Listen: re.Listen, Strategy: re.Strategy}
+	t := rollout.Target{Release: stored.Digest, Number: stored.Number, Platform: re.Platform, Listen: re.Listen, Strategy: rollout.Strategy{Kind: re.Rollout.Strategy}}
 	for _, name := range sortedKeys(re.Components) {
 		c := re.Components[name]
 		rc := rollout.Component{

@@ -253,7 +253,7 @@ func shop(version string) release.Release {
 		Health: &release.Health{HTTP: "/", IntervalMS: 1000, TimeoutMS: 1000, Successes: 1, Failures: 1, StartMS: 3000},
 	}
 	return release.Release{Schema: release.Schema, App: key.App, Environments: map[string]release.Environment{
-		key.Env: {Platform: "local", Strategy: "blue-green", Listen: "127.0.0.1:80", Keep: 3, Components: map[string]release.Component{
+		key.Env: {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Listen: "127.0.0.1:80", Keep: 3, Components: map[string]release.Component{
 			"web": {Spec: spec, Replicas: 2, DrainMS: 1000, Route: &release.Route{Path: "/", HoldMS: 1000}},
 		}},
 	}}

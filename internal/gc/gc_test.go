@@ -83,7 +83,7 @@ func (w *world) release(name string, files ...string) release.Release {
 	manifest := w.put(name+" manifest", art.Manifest)
 	conf := digest.FromString(name + ".conf")
 	return release.Release{Schema: release.Schema, App: "shop", Environments: map[string]release.Environment{
-		"production": {Platform: "local", Strategy: "blue-green", Components: map[string]release.Component{"web": {Spec: release.Spec{
+		"production": {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Components: map[string]release.Component{"web": {Spec: release.Spec{
 			Artifact: manifest, Tree: sealed, Settings: settings,
 			Files: []release.ConfigFile{{Path: "/" + name + ".conf", Digest: conf}},
 		}}}},

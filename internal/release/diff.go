@@ -61,7 +61,7 @@ func DiffEnvironment(old, next *Release, env string) []Reason {
 	if a.Components == nil || b.Components == nil {
 		return nil
 	}
-	rs.add("strategy", a.Strategy, b.Strategy)
+	rs.add("strategy", a.Rollout.Strategy, b.Rollout.Strategy)
 	rs.number("keep", int64(a.Keep), int64(b.Keep))
 	return rs
 }

@@ -86,7 +86,7 @@ func TestDiffGolden(t *testing.T) {
 
 	other := clone(base)
 	env := other.Environments["production"]
-	env.Listen, env.Strategy, env.Keep = "127.0.0.1:9090", "canary", 2
+	env.Listen, env.Rollout.Strategy, env.Keep = "127.0.0.1:9090", "canary", 2
 	delete(env.Components, "worker")
 	env.Components["api"] = site().Environments["production"].Components["worker"]
 	other.Environments["production"] = env

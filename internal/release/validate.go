@@ -48,7 +48,7 @@ func (r Release) Validate() error {
 
 func (e Environment) check(c *checker, where string) {
 	c.required(where+".platform", e.Platform)
-	c.required(where+".strategy", e.Strategy)
+	c.required(where+".rollout.strategy", e.Rollout.Strategy)
 	c.text(where+".listen", e.Listen)
 	c.between(where+".keep", int64(e.Keep), 0, maxInteger)
 	c.count(where+".components", len(e.Components), 1, maxComponents)

@@ -34,8 +34,8 @@ func Begin(now time.Time, s State, q Request) (State, []Event, error) {
 			r.Number, r.To.Number, r.StartedAt.UTC().Format(time.RFC3339), r.Step).
 			At(s.App+"/"+s.Env).Mend("wait for it to end: ashlar status %s --watch", s.Env)
 	}
-	if q.To.Strategy != "blue-green" {
-		return s, nil, fault.New(fault.Invalid, "strategy %q is not known", q.To.Strategy).Mend("write strategy: blue-green")
+	if q.To.Strategy.Kind != "blue-green" {
+		return s, nil, fault.New(fault.Invalid, "strategy %q is not known", q.To.Strategy.Kind).Mend("write strategy: blue-green")
 	}
 	next := s.clone()
 	next.Rollouts++

@@ -193,7 +193,7 @@ var (
 
 func anyTarget(t *rapid.T, label string) rollout.Target {
 	n := rapid.IntRange(1, 9).Draw(t, label+" release")
-	out := rollout.Target{Release: digest.FromString(fmt.Sprint("release ", n)), Number: n, Platform: "local", Listen: "127.0.0.1:80", Strategy: "blue-green"}
+	out := rollout.Target{Release: digest.FromString(fmt.Sprint("release ", n)), Number: n, Platform: "local", Listen: "127.0.0.1:80", Strategy: rollout.Strategy{Kind: "blue-green"}}
 	for _, name := range someComponents {
 		if !rapid.Bool().Draw(t, label+" has "+name) {
 			continue

@@ -131,7 +131,7 @@ func (st *stage) begin(line string, words []string) ([]string, error) {
 func target(number int, components string) (rollout.Target, error) {
 	t := rollout.Target{
 		Release: digest.FromString(fmt.Sprint("release ", number)), Number: number,
-		Platform: "local", Listen: "127.0.0.1:80", Strategy: "blue-green",
+		Platform: "local", Listen: "127.0.0.1:80", Strategy: rollout.Strategy{Kind: "blue-green"},
 	}
 	for text := range strings.SplitSeq(components, ";") {
 		words := strings.Fields(text)

@@ -196,7 +196,7 @@ func (r *runner) operate() {
 // draw makes a release: up to three components, each behaving somehow.
 func (w *world) draw(made *int) release.Release {
 	*made++
-	env := release.Environment{Platform: "sim", Strategy: "blue-green", Listen: "127.0.0.1:80", Keep: 3, Components: map[string]release.Component{}}
+	env := release.Environment{Platform: "sim", Rollout: release.Rollout{Strategy: "blue-green"}, Listen: "127.0.0.1:80", Keep: 3, Components: map[string]release.Component{}}
 	for i, name := range []string{"api", "web", "worker"}[:1+w.rng.IntN(3)] {
 		behaviour, version := "good", 0
 		if w.rng.IntN(3) > 0 {

@@ -32,7 +32,7 @@ func deploy(t testing.TB, s *Store, n int, state *rollout.State, version int64) 
 	if _, err := s.AddRelease(t.Context(), rel, fact("release.added")); err != nil {
 		t.Fatal(err)
 	}
-	target := rollout.Target{Release: rel.Digest, Number: n, Strategy: "blue-green", Listen: "127.0.0.1:8080"}
+	target := rollout.Target{Release: rel.Digest, Number: n, Strategy: rollout.Strategy{Kind: "blue-green"}, Listen: "127.0.0.1:8080"}
 	for i, name := range []string{"api", "web", "worker"} {
 		target.Components = append(target.Components, rollout.Component{Name: name, Spec: digest.FromString(fmt.Sprint(n, i)), Replicas: 2,
 			Start: 30 * time.Second, Drain: 10 * time.Second, Grace: 10 * time.Second, Route: &rollout.Route{Path: "/" + name, Hold: 5 * time.Second}})
