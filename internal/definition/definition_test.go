@@ -175,6 +175,16 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestNullTakesAway shows that an environment can do without what the component
+// has, also where only one of two keys may be there.
+func TestNullTakesAway(t *testing.T) {
+	def := parse(t, strings.Replace(minimal, "production: {}",
+		"production: {components: {web: {run: {health: null, files: {/etc/a: null}}}}}", 1))
+	if got := def.Environments[0].Components["web"]; got.Health != nil || len(got.Files) > 0 {
+		t.Errorf("health %v, files %v; want neither", got.Health, got.Files)
+	}
+}
+
 func TestTemplate(t *testing.T) {
 	def, err := definition.Parse("ashlar.yaml", definition.Template("my-app"), fstest.MapFS{})
 	if err != nil {

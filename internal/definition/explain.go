@@ -1,129 +1,84 @@
 package definition
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
 // explainer puts what the schema refuses into words, at its place.
 type explainer struct {
 	f       *faults
 	s       schemas
-	root    *node
 	mistook map[*node][]string // keys that an unknown key of the map was probably meant to be
 }
 
 // validate checks the tree against the schema and marks what is wrong as broken.
 func validate(root *node, s schemas, f *faults) {
-	var refused *jsonschema.ValidationError
-	if err := s.checks.Validate(root.json()); !errors.As(err, &refused) {
-		return
-	}
-	e := &explainer{f: f, s: s, root: root, mistook: map[*node][]string{}}
-	e.names(root, s.root)
-	all := leaves(refused, nil)
-	slices.SortStableFunc(all, func(a, b *jsonschema.ValidationError) int {
-		return order(a.ErrorKind) - order(b.ErrorKind)
-	})
+	all := s.refusals(root)
+	// Unknown keys first: a key that is missing because it is misspelt is not reported.
+	slices.SortStableFunc(all, func(a, b refusal) int { return unknownFirst(a) - unknownFirst(b) })
+	e := &explainer{f: f, s: s, mistook: map[*node][]string{}}
 	for _, one := range all {
 		e.explain(one)
 	}
 }
 
-// names finds the refused key names itself: the validator's own report of them may
-// carry another place (its InstanceLocation shares memory with later ones).
-func (e *explainer) names(n *node, r *rule) {
-	allowed := e.s.resolve(r.Names)
-	for _, p := range n.pairs {
-		if allowed != nil && !matches(allowed.Pattern, p.key) {
-			e.badName(n, allowed, p)
-		}
-		if child := e.s.child(r, p.key); child != nil {
-			e.names(p.val, child)
-		}
-	}
-	for _, item := range n.items {
-		if child := e.s.resolve(r.Items); child != nil {
-			e.names(item, child)
-		}
-	}
-}
-
-// leaves gives the refusals that have no further cause, but for those of names.
-func leaves(v *jsonschema.ValidationError, out []*jsonschema.ValidationError) []*jsonschema.ValidationError {
-	if _, names := v.ErrorKind.(*kind.PropertyNames); names {
-		return out
-	}
-	if len(v.Causes) == 0 {
-		return append(out, v)
-	}
-	for _, cause := range v.Causes {
-		out = leaves(cause, out)
-	}
-	return out
-}
-
-// order puts unknown keys first: a key that is missing because it is misspelt is not reported.
-func order(k jsonschema.ErrorKind) int {
-	if _, ok := k.(*kind.AdditionalProperties); ok {
+func unknownFirst(r refusal) int {
+	if r.by == byOthers {
 		return 0
 	}
 	return 1
 }
 
-func (e *explainer) explain(v *jsonschema.ValidationError) {
-	n, r := e.root.find(v.InstanceLocation), e.s.at(v.InstanceLocation)
-	if n.broken && n.scalar() || r == nil {
+func (e *explainer) explain(v refusal) {
+	n, r := v.node, v.rule
+	if n.broken && n.scalar() {
 		return
 	}
-	switch k := v.ErrorKind.(type) {
-	case *kind.AdditionalProperties:
-		for _, name := range k.Properties {
-			e.unknownKey(n, r, v.InstanceLocation, name)
+	switch v.by {
+	case byOthers:
+		for _, name := range v.keys {
+			e.unknownKey(n, r, v.path, name)
 		}
-	case *kind.Required:
-		e.missing(n, r, k.Missing)
-	case *kind.Type:
-		e.wrongType(n, r, v.InstanceLocation)
-	case *kind.Enum:
+	case byNames:
+		for _, name := range v.keys {
+			e.badName(n, e.s.resolve(r.Names), name)
+		}
+	case byRequired:
+		e.missing(n, r, v.keys)
+	case byType:
+		e.wrongType(n, r, v.path)
+	case byEnum:
 		e.notKnown(n, r)
-	case *kind.Pattern:
+	case byPattern:
 		if strings.Contains(n.raw, "\x00") {
 			e.f.add(n.at, nil, "remove it", "%s contains a NUL character", n.label)
 			break
 		}
 		e.f.add(n.at, want(r), mend(n, r), "%s %q is not %s", n.label, short(n.raw), r.Title)
-	case *kind.Minimum, *kind.Maximum, *kind.ExclusiveMinimum, *kind.ExclusiveMaximum:
+	case byRange:
 		e.f.add(n.at, []string{"want:  " + reach(r)}, example(n, r), "%s %s is out of range", n.label, short(n.raw))
-	case *kind.MinProperties, *kind.MinItems:
+	case byMinProperties, byMinItems:
 		e.f.add(n.at, want(r), example(n, r), "%s is empty", n.label)
-	case *kind.MaxProperties:
-		e.f.add(n.at, want(r), "begin each source with a - of its own", "%s has %d keys, but each source is an item of its own", n.label, k.Got)
-	case *kind.UniqueItems:
-		second := n.items[k.Duplicates[1]]
-		e.f.add(second.at, nil, "remove one of them", "%s is in the list twice", short(second.raw))
-	case *kind.Not:
+	case byMaxProperties:
+		e.f.add(n.at, want(r), "begin each source with a - of its own", "%s has %d keys, but each source is an item of its own", n.label, len(n.pairs))
+	case byUniqueItems:
+		e.f.add(v.twin.at, nil, "remove one of them", "%s is in the list twice", short(v.twin.raw))
+	case byNot:
 		e.both(n, r)
-	default:
-		e.f.add(n.at, want(r), example(n, r), "%s is not %s", n.label, r.Title)
 	}
 	n.broken = true
 }
 
 // badName reports a key that is not written as keys of the map n must be.
-func (e *explainer) badName(n *node, allowed *rule, p pair) {
+func (e *explainer) badName(n *node, allowed *rule, key string) {
 	fix := "write it like  " + flow(firstExample(allowed)) + ":"
-	if good := candidate(p.key, allowed); good != "" {
+	if good := candidate(key, allowed); good != "" {
 		fix = "write  " + good + ":"
 	}
-	n.broken = true
-	e.f.add(p.at, want(allowed), fix, "%q in %s is not %s", short(p.key), n.label, allowed.Title)
+	e.f.add(n.keyAt(key), want(allowed), fix, "%q in %s is not %s", short(key), n.label, allowed.Title)
 }
 
 func (e *explainer) missing(n *node, r *rule, keys []string) {
@@ -183,13 +138,7 @@ func (e *explainer) notKnown(n *node, r *rule) {
 // both reports two keys of which only one may be there.
 func (e *explainer) both(n *node, r *rule) {
 	keys := r.Not.Required
-	at := n.at
-	for _, p := range n.pairs {
-		if p.key == keys[len(keys)-1] {
-			at = p.at
-		}
-	}
-	e.f.add(at, nil, "keep one of them", "%s has both %s", n.label, strings.Join(keys, " and "))
+	e.f.add(n.keyAt(keys[len(keys)-1]), nil, "keep one of them", "%s has both %s", n.label, strings.Join(keys, " and "))
 }
 
 // want says what was expected.

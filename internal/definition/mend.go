@@ -78,11 +78,6 @@ func candidate(text string, r *rule) string {
 // unitLetter finds a duration whose unit is spelt out: 10sec, 5minutes.
 var unitLetter = regexp.MustCompile(`^([0-9.]+)([smh])[a-z]+$`)
 
-func matches(pattern, text string) bool {
-	re, err := regexp.Compile(pattern)
-	return err == nil && re.MatchString(text)
-}
-
 // bare is text that YAML reads as text without quotes.
 var bare = regexp.MustCompile(`^(\./)?[A-Za-z/][A-Za-z0-9_./*+-]*(:[A-Za-z0-9_-]+)?$|^[0-9]+(\.[0-9]+)?[A-Za-z][A-Za-z0-9]*$`)
 

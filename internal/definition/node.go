@@ -1,9 +1,6 @@
 package definition
 
-import (
-	"fmt"
-	"strconv"
-)
+import "fmt"
 
 // shape is what a node of the definition is.
 type shape int
@@ -79,6 +76,16 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
+// keyAt gives where a key of a map stands; the map's own place when it is not there.
+func (n *node) keyAt(key string) span {
+	for _, p := range n.pairs {
+		if p.key == key {
+			return p.at
+		}
+	}
+	return n.at
+}
+
 // with gives a copy of a map in which key has the value, at its old position if
 // it was there.
 func (n *node) with(p pair) *node {
@@ -109,7 +116,7 @@ func (n *node) without(key string) *node {
 	return &out
 }
 
-// json gives the node as the values that a JSON Schema validator works on.
+// json gives the node as the values that JSON has: every number is a float64.
 func (n *node) json() any {
 	switch n.kind {
 	case kindMap:
@@ -124,30 +131,11 @@ func (n *node) json() any {
 			out[i] = item.json()
 		}
 		return out
+	case kindInt, kindNumber:
+		return n.number()
 	default:
 		return n.value
 	}
-}
-
-// find follows a path of keys and list indexes.
-func (n *node) find(path []string) *node {
-	for _, step := range path {
-		switch n.kind {
-		case kindList:
-			i, err := strconv.Atoi(step)
-			if err != nil || i < 0 || i >= len(n.items) {
-				return n
-			}
-			n = n.items[i]
-		default:
-			next := n.get(step)
-			if next == nil {
-				return n
-			}
-			n = next
-		}
-	}
-	return n
 }
 
 // scalar says that the node is a single value.

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 //go:embed schema.json
@@ -19,49 +17,33 @@ var schemaText []byte
 // against, what editors use, and what Reference is made from.
 func Schema() []byte { return bytes.Clone(schemaText) }
 
-// rule is one schema of the document, as far as messages, defaults and the
-// reference page need it. Its properties are in the order of the document.
+// rule is one schema of the document: the keywords that it uses, and no others, as
+// decodeRule holds. Its properties are in the order of the document.
 type rule struct {
-	Ref         string          `json:"$ref"`
-	Title       string          `json:"title"`
-	Description string          `json:"description"`
-	Type        oneOrMore       `json:"type"`
-	Enum        []any           `json:"enum"`
-	Pattern     string          `json:"pattern"`
-	Minimum     *float64        `json:"minimum"`
-	Maximum     *float64        `json:"maximum"`
-	Required    []string        `json:"required"`
-	Default     json.RawMessage `json:"default"`
-	Examples    []any           `json:"examples"`
-	Not         *rule           `json:"not"`
-	Properties  properties      `json:"properties"`
-	Names       *rule           `json:"propertyNames"`
-	Others      *rule           `json:"additionalProperties"`
-	Items       *rule           `json:"items"`
-	Defs        properties      `json:"$defs"`
-	closed      bool            // no other properties
-	form        string          // how a value is written, when Description says what it is for
-}
-
-// UnmarshalJSON also takes the schemas true and false.
-func (r *rule) UnmarshalJSON(b []byte) error {
-	if s := string(b); s == "true" || s == "false" {
-		r.closed = s == "false"
-		return nil
-	}
-	type plain rule
-	return json.Unmarshal(b, (*plain)(r))
-}
-
-// oneOrMore is a JSON text or a list of texts.
-type oneOrMore []string
-
-func (o *oneOrMore) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		*o = make(oneOrMore, 1)
-		return json.Unmarshal(b, &(*o)[0])
-	}
-	return json.Unmarshal(b, (*[]string)(o))
+	Ref           string
+	Title         string
+	Description   string
+	Type          []string
+	Enum          []any
+	Pattern       string
+	Minimum       *float64
+	ExclusiveMin  *float64
+	Maximum       *float64
+	MinItems      int
+	UniqueItems   bool
+	MinProperties int
+	MaxProperties int // 0: any number
+	Required      []string
+	Default       json.RawMessage
+	Examples      []any
+	Not           *rule
+	Properties    properties
+	Names         *rule
+	Others        *rule
+	Items         *rule
+	Defs          properties
+	closed        bool   // the schema false: no other properties
+	form          string // how a value is written, when Description says what it is for
 }
 
 // properties are the schemas of an object's keys, in order.
@@ -70,25 +52,6 @@ type properties []property
 type property struct {
 	name string
 	rule *rule
-}
-
-func (p *properties) UnmarshalJSON(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	if _, err := d.Token(); err != nil {
-		return err
-	}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return err
-		}
-		one := property{fmt.Sprint(name), &rule{}}
-		if err := d.Decode(one.rule); err != nil {
-			return err
-		}
-		*p = append(*p, one)
-	}
-	return nil
 }
 
 func (p properties) get(name string) *rule {
@@ -108,30 +71,17 @@ func (p properties) names() []string {
 	return out
 }
 
-// schemas is the document in both of its forms.
-type schemas struct {
-	root   *rule
-	checks *jsonschema.Schema
-}
+// schemas is the document, with which references are resolved.
+type schemas struct{ root *rule }
 
 // loadSchemas reads the embedded document once. It panics when the document is
-// not a valid schema, which a test would have shown.
+// not a schema that is understood, which a test would have shown.
 var loadSchemas = sync.OnceValue(func() schemas {
-	s := schemas{root: &rule{}}
-	if err := json.Unmarshal(schemaText, s.root); err != nil {
-		panic(err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schemaText))
+	root, err := decodeRule(json.NewDecoder(bytes.NewReader(schemaText)))
 	if err != nil {
 		panic(err)
 	}
-	const at = "schema.json"
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource(at, doc); err != nil {
-		panic(err)
-	}
-	s.checks = c.MustCompile(at)
-	return s
+	return schemas{root}
 })
 
 // resolve follows a reference; what stands beside it wins over what it names.

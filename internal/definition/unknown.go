@@ -4,12 +4,7 @@ import "strings"
 
 // unknownKey reports a key that the map n must not have, and which one was meant.
 func (e *explainer) unknownKey(n *node, r *rule, path []string, name string) {
-	at := n.at
-	for _, p := range n.pairs {
-		if p.key == name {
-			at = p.at
-		}
-	}
+	at := n.keyAt(name)
 	in := ""
 	if len(path) > 0 {
 		in = " in " + n.label.String()
