@@ -67,7 +67,7 @@ func (r *router) inForce(key rollout.Key, table rollout.Table) (bool, error) {
 }
 
 // install makes the table the one in force. When it returns, backends that are
-// not in it, or in it with weight 0, take no new request.
+// not in it, or take nothing by it, take no new request.
 func (r *router) install(key rollout.Key, table rollout.Table) {
 	old := r.envs[key]
 	if old == nil {
@@ -82,7 +82,7 @@ func (r *router) install(key rollout.Key, table rollout.Table) {
 	}
 	for _, svc := range table.Services {
 		for _, b := range svc.Backends {
-			if b.Weight > 0 {
+			if takes(svc, b) {
 				next.backends[b.ID].open()
 			}
 		}
@@ -126,23 +126,19 @@ func (r *router) arrange() *snapshot {
 			if svc.path == "/" {
 				svc.path = ""
 			}
-			for _, b := range in.Backends {
-				if b.Weight > 0 {
-					svc.addBackend(env.backends[b.ID], b.Weight)
-				}
-			}
+			svc.arrange(in, env.backends)
 			services[env.table.Listen] = append(services[env.table.Listen], svc)
 		}
 	}
 	return newSnapshot(services)
 }
 
-// shutRest shuts every backend that has no weight in the new table and starts the
+// shutRest shuts every backend that takes nothing by the new table and starts the
 // drain of those that are not in it.
 func (r *router) shutRest(key rollout.Key, old, next *environment) {
 	for _, svc := range next.table.Services {
 		for _, b := range svc.Backends {
-			if b.Weight == 0 {
+			if !takes(svc, b) {
 				next.backends[b.ID].shut()
 			}
 		}

@@ -36,7 +36,8 @@ func Dial(runDir string) *Client {
 }
 
 // Apply replaces the environment's table in one step. When it returns nil, no new
-// request reaches a backend that is not in the table, or in it with weight 0. A
+// request reaches a backend that is not in the table, or in it with weight 0 and
+// not of its service's Match. A
 // table of an older generation than the one in force, or another one of the same
 // generation, is refused with a Conflict fault; the same one again is accepted.
 // After a fault nothing has changed, unless it is Unavailable: then the reply may

@@ -36,6 +36,8 @@ type exchange struct {
 	snap    *snapshot
 	svc     *service
 	backend *backend   // that counts this request; nil: none
+	group   *group     // of backend
+	matched bool       // group is that of the service's Match
 	tried   []*backend // that failed this request
 	until   time.Time  // when it is held no longer; zero: it was not held
 	knock   time.Duration
@@ -89,7 +91,7 @@ func (x *exchange) end() {
 	x.drop()
 	x.router.active.Add(-1)
 	clear(x.tried)
-	x.in, x.snap, x.svc, x.tried = nil, nil, nil, x.tried[:0]
+	x.in, x.snap, x.svc, x.group, x.tried = nil, nil, nil, nil, x.tried[:0]
 	x.until, x.knock, x.retried, x.failed = time.Time{}, 0, false, false
 	x.router.exchanges.Put(x)
 }
@@ -180,6 +182,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 
 func (x *exchange) answered(resp *http.Response) error {
 	x.svc.counters.answered(resp.StatusCode)
+	x.pin(resp)
 	return nil
 }
 
@@ -227,9 +230,8 @@ func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
 // acquire finds a backend that takes the request, waiting for one if need be.
 func (x *exchange) acquire(ctx context.Context) error {
 	for {
-		b, stale := x.svc.take(x.tried)
-		if b != nil {
-			x.backend = b
+		stale := x.take()
+		if x.backend != nil {
 			return nil
 		}
 		if !stale {
@@ -239,6 +241,14 @@ func (x *exchange) acquire(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// take asks the service of the snapshot at hand for a backend.
+func (x *exchange) take() (stale bool) {
+	prefer, matched := x.svc.prefers(x.in)
+	x.backend, x.group, stale = x.svc.take(prefer, x.tried)
+	x.matched = matched && x.group == prefer
+	return stale
 }
 
 // look turns to the snapshot in force.

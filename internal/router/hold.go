@@ -48,7 +48,7 @@ func (x *exchange) hold(ctx context.Context) error {
 		}
 		clear(x.tried)
 		x.tried = x.tried[:0]
-		x.backend, _ = x.svc.take(nil) // a stale snapshot was replaced: the next round begins at once
+		x.take() // a stale snapshot was replaced: the next round begins at once
 	}
 	return nil
 }
@@ -56,7 +56,7 @@ func (x *exchange) hold(ctx context.Context) error {
 // nextKnock signals when backends that could not be reached are worth another
 // try. If there are none, only a new snapshot can help.
 func (x *exchange) nextKnock() <-chan time.Time {
-	if len(x.svc.backends) == 0 {
+	if len(x.svc.groups) == 0 {
 		return nil
 	}
 	wait := x.knock

@@ -2,12 +2,9 @@ package router
 
 import (
 	"cmp"
-	"math/bits"
 	"net"
 	"slices"
-	"sort"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -35,9 +32,12 @@ type service struct {
 	hold     time.Duration
 	counters *counters
 
-	backends []*backend // with a weight above 0
-	upTo     []uint64   // running sums of their weights
-	turn     atomic.Uint64
+	groups []*group // by release, in the order of the table
+	turns  spread   // over groups
+
+	match   *rollout.Match // nil: none
+	matched *group         // that match sends to; nil: none of its backends is there
+	sticky  string         // cookie; empty: none
 }
 
 // newSnapshot arranges services by the address they are reached at.
@@ -106,46 +106,75 @@ func hostOnly(host string) string {
 	return strings.ToLower(host)
 }
 
-// addBackend adds a backend in table order.
-func (s *service) addBackend(b *backend, weight int) {
-	var sum uint64
-	if n := len(s.upTo); n > 0 {
-		sum = s.upTo[n-1]
+// arrange sorts the backends that may receive requests into groups.
+func (s *service) arrange(in rollout.Service, backends map[string]*backend) {
+	byRelease := map[string]*group{}
+	weights := map[*group][]uint64{}
+	for _, b := range in.Backends {
+		if !takes(in, b) {
+			continue
+		}
+		g := byRelease[b.Release]
+		if g == nil {
+			g = &group{release: b.Release}
+			byRelease[b.Release] = g
+			s.groups = append(s.groups, g)
+		}
+		g.backends = append(g.backends, backends[b.ID])
+		weights[g] = append(weights[g], uint64(b.Weight))
 	}
-	s.backends = append(s.backends, b)
-	s.upTo = append(s.upTo, sum+uint64(weight))
+	var all []uint64
+	for _, g := range s.groups {
+		g.seal(weights[g])
+		all = append(all, g.weight)
+	}
+	if len(all) > 0 {
+		s.turns.by(all)
+	}
+	if s.match, s.sticky = in.Match, in.Sticky; s.match != nil {
+		s.matched = byRelease[s.match.Release]
+	}
 }
 
-// take picks a backend by weight and counts the request there. Backends in tried
-// are left out, ones that could not be reached lately come last. With stale, the
-// service is of a snapshot that is no longer in force: look at the current one.
-func (s *service) take(tried []*backend) (b *backend, stale bool) {
-	if len(s.backends) == 0 {
-		return nil, false
+// takes says whether a backend receives requests: by its weight, or because Match
+// sends some to its release.
+func takes(svc rollout.Service, b rollout.Backend) bool {
+	return b.Weight > 0 || svc.Match != nil && svc.Match.Release == b.Release
+}
+
+// take picks a backend for a request and counts it there: in the group that the
+// request belongs to, else in one by weight, else in any with weight. Backends in
+// tried are left out, ones that could not be reached lately come last. With stale,
+// the service is of a snapshot that is no longer in force: look at the current one.
+func (s *service) take(prefer *group, tried []*backend) (b *backend, g *group, stale bool) {
+	if len(s.groups) == 0 {
+		return nil, nil, false
 	}
-	first := s.next()
-	for _, lastChoice := range []bool{false, true} {
-		for i := range s.backends {
-			b := s.backends[(first+i)%len(s.backends)]
-			if b.avoided() != lastChoice || slices.Contains(tried, b) {
-				continue
+	if prefer != nil {
+		for _, lastChoice := range []bool{false, true} {
+			b, old := prefer.take(tried, lastChoice)
+			if b != nil {
+				return b, prefer, false
 			}
-			if b.acquire() {
-				return b, false
-			}
-			stale = true
+			stale = stale || old
+		}
+		if stale {
+			return nil, nil, true
 		}
 	}
-	return nil, stale
-}
-
-// next gives the index whose turn it is. The turns are a Weyl sequence of the
-// golden ratio (Knuth, TAOCP 3, 6.4: each new point falls into a longest gap), so
-// any stretch of requests is spread by weight, without a lock.
-func (s *service) next() int {
-	if len(s.backends) == 1 {
-		return 0
+	first := s.turns.next()
+	for _, lastChoice := range []bool{false, true} {
+		for i := range s.groups {
+			g := s.groups[(first+i)%len(s.groups)]
+			if g.weight == 0 {
+				continue
+			}
+			b, old := g.take(tried, lastChoice)
+			if b != nil {
+				return b, g, false
+			}
+			stale = stale || old
+		}
 	}
-	at, _ := bits.Mul64(s.turn.Add(0x9e3779b97f4a7c15), s.upTo[len(s.upTo)-1])
-	return sort.Search(len(s.upTo), func(i int) bool { return at < s.upTo[i] })
+	return nil, nil, stale
 }

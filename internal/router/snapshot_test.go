@@ -50,44 +50,81 @@ func TestMatchPrefersHostThenLongestPath(t *testing.T) {
 	}
 }
 
-func TestTurnsFollowTheWeights(t *testing.T) {
-	for _, weights := range [][]int{{1}, {1, 1}, {9, 1}, {1, 1, 1}, {95, 5}, {1, 2, 3, 4}, {1000000, 1}} {
-		svc := &service{}
-		sum := 0
-		for i, w := range weights {
-			b := newBackend(fmt.Sprint(i), "127.0.0.1:1")
-			b.open()
-			svc.addBackend(b, w)
-			sum += w
+// weighed is a service with one open backend for each weight, in the groups named.
+func weighed(match *rollout.Match, releases string, weights ...int) *service {
+	in := rollout.Service{Match: match}
+	backends := map[string]*backend{}
+	for i, w := range weights {
+		b := rollout.Backend{ID: fmt.Sprint(i), Address: "127.0.0.1:1", Weight: w, Release: releases[i : i+1]}
+		backends[b.ID] = newBackend(b.ID, b.Address)
+		backends[b.ID].open()
+		in.Backends = append(in.Backends, b)
+	}
+	svc := &service{}
+	svc.arrange(in, backends)
+	return svc
+}
+
+// Over any stretch of as many requests as the weights add up to, each backend gets
+// exactly its weight, wherever the stretch begins.
+func TestWeightsAreExact(t *testing.T) {
+	for _, c := range []struct {
+		releases string
+		weights  []int
+		sum      int // of the reduced weights
+	}{
+		{"a", []int{7}, 1}, {"aa", []int{1, 1}, 2}, {"ab", []int{90, 10}, 10}, {"ab", []int{95, 5}, 20}, {"ab", []int{99, 1}, 100},
+		{"ab", []int{0, 100}, 1}, {"ab", []int{100, 0}, 1}, {"aab", []int{1, 1, 2}, 4}, {"aaab", []int{33, 33, 33, 1}, 300}, {"abcd", []int{1, 2, 3, 4}, 10},
+	} {
+		svc := weighed(nil, c.releases, c.weights...)
+		total := 0
+		for _, w := range c.weights {
+			total += w
 		}
-		const n = 10000
-		for range n {
-			if b, _ := svc.take(nil); b == nil {
-				t.Fatal("none taken")
+		for round := range 5 {
+			for range round { // so that stretches begin anywhere
+				svc.take(nil, nil)
 			}
-		}
-		for i, b := range svc.backends {
-			want := n * weights[i] / sum
-			if got := b.inFlight(); got < want-4 || got > want+4 {
-				t.Errorf("weights %v: backend %d got %d of %d, want %d", weights, i, got, n, want)
+			got := map[string]int{}
+			for range c.sum {
+				b, _, _ := svc.take(nil, nil)
+				got[b.id]++
+			}
+			for i, w := range c.weights {
+				if want := w * c.sum / total; got[fmt.Sprint(i)] != want {
+					t.Errorf("weights %v of %s: backend %d got %d of %d, want %d", c.weights, c.releases, i, got[fmt.Sprint(i)], c.sum, want)
+				}
 			}
 		}
 	}
 }
 
+// A share comes evenly, not all at the end of the stretch.
+func TestWeightsAreEven(t *testing.T) {
+	svc := weighed(nil, "ab", 95, 5)
+	gap := 0
+	for range 1000 {
+		if b, _, _ := svc.take(nil, nil); b.id == "1" {
+			gap = 0
+		} else if gap++; gap > 30 {
+			t.Fatalf("%d requests in a row without one of every twentieth", gap)
+		}
+	}
+}
+
 func TestTakeSaysWhenTheSnapshotIsStale(t *testing.T) {
-	svc := &service{}
-	b := newBackend("a", "127.0.0.1:1")
-	svc.addBackend(b, 1)
-	if got, stale := svc.take(nil); got != nil || !stale {
+	svc := weighed(nil, "a", 1)
+	b := svc.groups[0].backends[0]
+	b.shut()
+	if got, _, stale := svc.take(nil, nil); got != nil || !stale {
 		t.Errorf("shut backend: %v, stale %v", got, stale)
 	}
 	b.open()
 	b.down()
-	if got, _ := svc.take(nil); got != b {
+	if got, _, _ := svc.take(nil, nil); got != b {
 		t.Error("a backend that could not be reached is not even the last choice")
 	}
-	if got, stale := svc.take([]*backend{b}); got != nil || stale {
+	if got, _, stale := svc.take(nil, []*backend{b}); got != nil || stale {
 		t.Errorf("tried backend: %v, stale %v", got, stale)
 	}
 }
@@ -115,7 +152,30 @@ func TestTableIsCheckedAsAWhole(t *testing.T) {
 		"service twice": func(tb *rollout.Table, s *rollout.Service) {
 			tb.Services = append(tb.Services, rollout.Service{Name: s.Name, Path: "/b"})
 		},
-		"ID with a newline": func(_ *rollout.Table, s *rollout.Service) { s.Backends[0].ID = "a\nb" },
+		"tcp":                  func(_ *rollout.Table, s *rollout.Service) { s.Path, s.TCP = "", 6379 },
+		"endless stream drain": func(_ *rollout.Table, s *rollout.Service) { s.Drains.Stream = 100 * time.Hour },
+		"match by both": func(_ *rollout.Table, s *rollout.Service) {
+			s.Match = &rollout.Match{Header: "A", Cookie: "b", Value: "1", Release: "r"}
+		},
+		"match by none": func(_ *rollout.Table, s *rollout.Service) { s.Match = &rollout.Match{Value: "1", Release: "r"} },
+		"match by host": func(_ *rollout.Table, s *rollout.Service) {
+			s.Match = &rollout.Match{Header: "host", Value: "1", Release: "r"}
+		},
+		"match with a newline": func(_ *rollout.Table, s *rollout.Service) {
+			s.Match = &rollout.Match{Header: "A", Value: "1\r\nB: 2", Release: "r"}
+		},
+		"match of a bad name": func(_ *rollout.Table, s *rollout.Service) {
+			s.Match = &rollout.Match{Header: "A b", Value: "1", Release: "r"}
+		},
+		"match of no value":   func(_ *rollout.Table, s *rollout.Service) { s.Match = &rollout.Match{Header: "A", Release: "r"} },
+		"match of no release": func(_ *rollout.Table, s *rollout.Service) { s.Match = &rollout.Match{Header: "A", Value: "1"} },
+		"a cookie's value": func(_ *rollout.Table, s *rollout.Service) {
+			s.Match = &rollout.Match{Cookie: "A", Value: "1;2", Release: "r"}
+		},
+		"sticky without a name": func(_ *rollout.Table, s *rollout.Service) { s.Sticky = "a=b"; s.Backends[0].Release = "r" },
+		"sticky, no release":    func(_ *rollout.Table, s *rollout.Service) { s.Sticky = "a" },
+		"sticky, odd release":   func(_ *rollout.Table, s *rollout.Service) { s.Sticky = "a"; s.Backends[0].Release = "r;x" },
+		"ID with a newline":     func(_ *rollout.Table, s *rollout.Service) { s.Backends[0].ID = "a\nb" },
 	} {
 		bad := good
 		bad.Services = []rollout.Service{good.Services[0]}

@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ const (
 	maxWeight   = 1_000_000
 	maxWait     = time.Hour // of Hold and Drain
 	maxName     = 253
+	maxMatch    = 1000 // bytes of a Match's value
 )
 
 // normal returns a checked copy of a table in its one spelling: lower-case
@@ -70,17 +72,67 @@ func (c *checker) service(in rollout.Service, ids map[string]bool) rollout.Servi
 	}
 	c.need(in.Hold >= 0 && in.Hold <= maxWait, "service %q: hold %s is not within 0s to %s", in.Name, in.Hold, maxWait)
 	c.need(in.Drain >= 0 && in.Drain <= maxWait, "service %q: drain %s is not within 0s to %s", in.Name, in.Drain, maxWait)
+	for _, d := range []time.Duration{in.Drains.Request, in.Drains.WebSocket, in.Drains.Stream, in.Drains.GRPC, in.Drains.TCP} {
+		c.need(d >= 0 && d <= maxWait, "service %q: a drain time of %s is not within 0s to %s", in.Name, d, maxWait)
+	}
+	c.need(in.TCP == 0 && in.Listen == "", "service %q: tcp services are routed by the kernel, not by the http router", in.Name)
+	out.Match = c.match(in)
+	c.sticky(in)
 	out.Backends = []rollout.Backend{}
 	for _, b := range in.Backends {
 		c.name("backend", b.ID)
 		c.need(!ids[b.ID], "backend %q is there twice", b.ID)
 		ids[b.ID] = true
 		c.address("backend "+strconv.Quote(b.ID)+": address", b.Address, false)
+		if b.Release != "" {
+			c.name("release of backend "+strconv.Quote(b.ID)+":", b.Release)
+		}
 		c.need(b.Weight >= 0 && b.Weight <= maxWeight, "backend %q: weight %d is not within 0 to %d", b.ID, b.Weight, maxWeight)
 		out.Backends = append(out.Backends, b)
 	}
 	slices.SortStableFunc(out.Backends, func(a, b rollout.Backend) int { return strings.Compare(a.ID, b.ID) })
 	return out
+}
+
+// match checks which requests go to one release whatever the weights, and gives
+// the header its one spelling.
+func (c *checker) match(in rollout.Service) *rollout.Match {
+	if in.Match == nil {
+		return nil
+	}
+	m := *in.Match
+	c.need((m.Header == "") != (m.Cookie == ""), "service %q: a match is by header or by cookie, by one of them", in.Name)
+	c.need(validToken(m.Header+m.Cookie), "service %q: %q is not the name of a header or cookie", in.Name, m.Header+m.Cookie)
+	m.Header = http.CanonicalHeaderKey(m.Header)
+	c.need(m.Header != "Host", "service %q: the host is matched by the route, not by a header", in.Name)
+	ok := m.Value != "" && len(m.Value) <= maxMatch && strings.TrimSpace(m.Value) == m.Value
+	for _, r := range m.Value {
+		ok = ok && r >= ' ' && r != 0x7f && (m.Cookie == "" || r != ';')
+	}
+	c.need(ok, "service %q: no header or cookie can have the value %q", in.Name, m.Value)
+	c.name("release of the match of service "+strconv.Quote(in.Name)+":", m.Release)
+	return &m
+}
+
+// sticky checks that the cookie can hold the releases that it is to name.
+func (c *checker) sticky(in rollout.Service) {
+	if in.Sticky == "" {
+		return
+	}
+	c.need(validToken(in.Sticky), "service %q: %q is not the name of a cookie", in.Name, in.Sticky)
+	for _, b := range in.Backends {
+		err := (&http.Cookie{Name: "a", Value: b.Release}).Valid()
+		c.need(b.Release != "" && err == nil, "service %q: a sticky cookie cannot name release %q of backend %q", in.Name, b.Release, b.ID)
+	}
+}
+
+// validToken says whether s is a token (RFC 9110, 5.6.2).
+func validToken(s string) bool {
+	ok := s != "" && len(s) <= maxName
+	for _, r := range s {
+		ok = ok && r > ' ' && r < 0x7f && !strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}
+	return ok
 }
 
 // name checks an identifier: it ends up in URLs, logs and the state file.
