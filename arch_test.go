@@ -53,6 +53,7 @@ var packages = map[string]pkg{
 	"internal/image":      {core, "fault", "", "an image is a value"},
 	"internal/release":    {core, "fault", "", "a release is a document"},
 	"internal/rollout":    {core, "fault", "", "deciding needs a reduced view of a release, which it declares itself"},
+	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
 	"internal/engine": {engines, "fault release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
