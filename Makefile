@@ -29,6 +29,7 @@ build: ## build bin/ashlar, bin/ashlar-shim and bin/runc
 
 test: build ## install what is missing and run every test, as root
 	@scripts/need $(TEST_PACKAGES)
+	@scripts/unpack prometheus usr/bin/prometheus $(BIN)/prometheus
 	$(MAKE) lint
 	go test -timeout 20m ./...
 

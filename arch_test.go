@@ -70,8 +70,9 @@ var packages = map[string]pkg{
 	"internal/router": {adapter, "fault rollout", "load", "it is an engine.Router, which Go sees without an import"},
 	"internal/store": {adapter, "fault rollout record engine", "conformance",
 		"it is an engine.Store, whose methods carry engine.Stored; were that type in the core, the import would go"},
-	"internal/gc":   {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
-	"internal/load": {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
+	"internal/prometheus": {adapter, "fault", "", "one number of a server's; what it means is judged elsewhere"},
+	"internal/gc":         {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
+	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
 
 	"internal/api": {edge, "fault release rollout record engine", "store", "one line each over the engine, and the client"},
 	"internal/cli": {edge, "fault definition image release rollout record api sim", "",
