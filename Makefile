@@ -23,8 +23,8 @@ down: ## end what `make up` started
 
 build: ## build bin/ashlar, bin/ashlar-shim and bin/runc
 	@scripts/need $(BUILD_PACKAGES)
-	go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/ashlar ./cmd/ashlar
-	go build -ldflags "-s -w" -o $(BIN)/ashlar-shim ./cmd/ashlar-shim
+	CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/ashlar ./cmd/ashlar
+	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-shim ./cmd/ashlar-shim
 	go build -tags seccomp -ldflags "-s -w" -o $(BIN)/runc github.com/opencontainers/runc
 
 test: build ## install what is missing and run every test, as root

@@ -20,6 +20,7 @@ var version = "dev"
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	forCommand()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return cli.Run(ctx, args, stdin, stdout, stderr, cli.Parts{
@@ -30,6 +31,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Doctor:  examine,
 		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, runDir string) error {
+			forService(routerPercent)
 			return router.Serve(ctx, router.Config{RunDir: runDir, Log: logger(stderr, cli.LogOptions{}), Version: version})
 		},
 	})

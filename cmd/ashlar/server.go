@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -26,10 +25,6 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/router"
 	"github.com/ashlar-infra/ashlar/internal/store"
 )
-
-// gcPercent trades a little CPU for memory: a server is idle most of the time and
-// stays for ever.
-const gcPercent = 40
 
 // server is everything that `ashlar server` holds.
 type server struct {
@@ -55,7 +50,7 @@ type ending struct {
 
 // serve runs a server until ctx ends or it is asked to end.
 func serve(ctx context.Context, q cli.ServeRequest, stderr io.Writer) (err error) {
-	debug.SetGCPercent(gcPercent)
+	forService(serverPercent)
 	log := logger(stderr, q.Log)
 	if err := os.MkdirAll(q.Dir, 0o755); err != nil {
 		return fault.New(fault.Unavailable, "make the state directory: %w", err).At(q.Dir).Mend("run as root, or choose another with --dir")

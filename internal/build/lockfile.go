@@ -148,12 +148,15 @@ func conflict(b []byte) int {
 	return 0
 }
 
-var toolchainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+ :_-]{0,127}$`)
+var toolchainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+ :_-]*$`)
+
+// maxToolchain bounds the name of a toolchain, in bytes.
+const maxToolchain = 128
 
 func (l *LockFile) check() error {
 	for name, c := range l.Components {
 		for _, g := range c.Go {
-			if g.Package == "" || !toolchainName.MatchString(g.Toolchain) {
+			if g.Package == "" || len(g.Toolchain) > maxToolchain || !toolchainName.MatchString(g.Toolchain) {
 				return fault.New(fault.Invalid, "component %s: package %q has the toolchain %q", name, g.Package, g.Toolchain)
 			}
 		}

@@ -14,7 +14,7 @@ import (
 // saying is one thing that the runtime says and what it means to a person. $1 and
 // so on are the pattern's groups.
 type saying struct {
-	pattern *regexp.Regexp
+	pattern string // of a regular expression, compiled only when something failed
 	kind    fault.Kind
 	what    string
 	fix     string
@@ -22,50 +22,50 @@ type saying struct {
 
 var sayings = []saying{
 	{
-		regexp.MustCompile(`exec: "([^"]+)": executable file not found in \$PATH`), fault.Invalid,
+		`exec: "([^"]+)": executable file not found in \$PATH`, fault.Invalid,
 		`the command $1 is not in the artifact: no directory of PATH has it`,
 		`build the program into the artifact, or write the command with its full path`,
 	},
 	{
-		regexp.MustCompile(`exec: "([^"]+)": (?:stat [^:]*: )?no such file or directory`), fault.Invalid,
+		`exec: "([^"]+)": (?:stat [^:]*: )?no such file or directory`, fault.Invalid,
 		`the command $1 is not in the artifact`,
 		`build the program into the artifact, or mend the path in command; see  ashlar seal ls`,
 	},
 	{
-		regexp.MustCompile(`exec: "([^"]+)": (?:stat [^:]*: )?(?:permission denied|is a directory)`), fault.Invalid,
+		`exec: "([^"]+)": (?:stat [^:]*: )?(?:permission denied|is a directory)`, fault.Invalid,
 		`the command $1 is not a program that the user may execute`,
 		`give the file an executable mode (0755) in files, or another user`,
 	},
 	{
-		regexp.MustCompile(`chdir to cwd \("([^"]+)"\).*(no such file or directory|permission denied|not a directory)`), fault.Invalid,
+		`chdir to cwd \("([^"]+)"\).*(no such file or directory|permission denied|not a directory)`, fault.Invalid,
 		`the working directory $1 cannot be entered: $2`,
 		`mend workDir, or build the directory into the artifact`,
 	},
 	{
-		regexp.MustCompile(`container init: mkdir ([^:]+): read-only file system`), fault.Invalid,
+		`container init: mkdir ([^:]+): read-only file system`, fault.Invalid,
 		`the working directory $1 is not in the artifact`,
 		`mend workDir, or build the directory into the artifact`,
 	},
 	{
-		regexp.MustCompile(`error mounting "tmpfs" to rootfs at "([^"]+)".*(?:read-only file system|no such file or directory|not a directory)`), fault.Invalid,
+		`error mounting "tmpfs" to rootfs at "([^"]+)".*(?:read-only file system|no such file or directory|not a directory)`, fault.Invalid,
 		`the tree has no directory $1 to mount a tmpfs on`,
 		`build the release again with  ashlar build`,
 	},
 	{
-		regexp.MustCompile(`error mounting "[^"]+" to rootfs at "(/proc|/sys|/dev)"`), fault.Invalid,
+		`error mounting "[^"]+" to rootfs at "(/proc|/sys|/dev)"`, fault.Invalid,
 		`the tree has no directory $1 to mount on`,
 		`build the release again with  ashlar build`,
 	},
 	{
-		regexp.MustCompile(`unknown capability "?([A-Z_]+)`), fault.Invalid,
+		`unknown capability "?([A-Z_]+)`, fault.Invalid,
 		`capability $1 is not known to this kernel`, `mend capabilities`,
 	},
 	{
-		regexp.MustCompile(`seccomp is not supported|config provided but seccomp not supported`), fault.Unavailable,
+		`seccomp is not supported|config provided but seccomp not supported`, fault.Unavailable,
 		`the runtime was built without seccomp`, `build it with  make build`,
 	},
 	{
-		regexp.MustCompile(`no space left on device`), fault.Unavailable,
+		`no space left on device`, fault.Unavailable,
 		`no space left on a device while making the instance`, `free space, see  ashlar gc`,
 	},
 }
@@ -86,8 +86,9 @@ func (p *Platform) explain(i *instance, err error) error {
 		return out.Detail("while mounting the root of " + at)
 	}
 	for _, s := range sayings {
-		if m := s.pattern.FindStringSubmatchIndex(f.Text); m != nil {
-			what := string(s.pattern.ExpandString(nil, s.what, f.Text, m))
+		pattern := regexp.MustCompile(s.pattern)
+		if m := pattern.FindStringSubmatchIndex(f.Text); m != nil {
+			what := string(pattern.ExpandString(nil, s.what, f.Text, m))
 			return &fault.Error{Kind: s.kind, What: what, Where: at, Details: []string{f.Text}, Fix: s.fix, Err: err}
 		}
 	}
