@@ -20,7 +20,7 @@ type Parts struct {
 	Seals   func(dir string) (Seals, error)
 	Doctor  func(ctx context.Context, q DoctorRequest) []api.Check
 	Serve   func(ctx context.Context, q ServeRequest) error
-	Route   func(ctx context.Context, runDir string) error
+	Route   func(ctx context.Context, q RouteRequest) error
 }
 
 // BuildRequest asks for artifacts and a release of a definition.
@@ -102,6 +102,14 @@ type ServeRequest struct {
 	Runc   string // OCI runtime; empty: beside this program, then in PATH
 	Shim   string // ashlar-shim; empty: likewise
 	Log    LogOptions
+
+	RouterMetrics string // of RouteRequest
+}
+
+// RouteRequest says how a router runs.
+type RouteRequest struct {
+	RunDir  string
+	Metrics string // loopback address for Prometheus; empty: none
 }
 
 // LogOptions says how the server narrates.

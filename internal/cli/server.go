@@ -35,8 +35,13 @@ func (p *program) serverCommand() *cobra.Command {
 	programFlags(cmd, &q.Runc, &q.Shim)
 	cmd.Flags().StringVar(&q.Log.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
 	cmd.Flags().BoolVar(&q.Log.JSON, "log-json", false, "tell it as JSON lines")
+	metricsFlag(cmd, "router-metrics", &q.RouterMetrics)
 	fixed(cmd, "log-level", levels...)
 	return cmd
+}
+
+func metricsFlag(cmd *cobra.Command, name string, addr *string) {
+	cmd.Flags().StringVar(addr, name, "", "loopback address where the router answers Prometheus, as 127.0.0.1:9464; without it: on its socket alone")
 }
 
 // programFlags name the programs that run instances.
@@ -46,22 +51,23 @@ func programFlags(cmd *cobra.Command, runc, shim *string) {
 }
 
 func (p *program) routerCommand() *cobra.Command {
-	var run string
+	var q RouteRequest
 	cmd := &cobra.Command{
 		Use:   "router",
 		Short: "Run the http data plane; the server starts it by itself",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if run == "" {
+			if q.RunDir == "" {
 				dir, err := p.stateDir()
 				if err != nil {
 					return err
 				}
-				run = RunDir(dir)
+				q.RunDir = RunDir(dir)
 			}
-			return p.parts.Route(cmd.Context(), run)
+			return p.parts.Route(cmd.Context(), q)
 		},
 	}
-	cmd.Flags().StringVar(&run, "run", "", "run directory; without it: that of the state directory")
+	cmd.Flags().StringVar(&q.RunDir, "run", "", "run directory; without it: that of the state directory")
+	metricsFlag(cmd, "metrics", &q.Metrics)
 	return cmd
 }

@@ -73,7 +73,8 @@ func (r *router) install(key rollout.Key, table rollout.Table) {
 	if old == nil {
 		old = &environment{}
 	}
-	next := &environment{table: table, backends: map[string]*backend{}, counters: map[string]*counters{}, cut: old.cut, leaving: old.leaving}
+	next := &environment{table: table, backends: map[string]*backend{}, counters: map[string]*counters{}, cuts: old.cuts, cutTotal: old.cutTotal, leaving: old.leaving}
+	next.keepTraffic(old, time.Now())
 	for _, svc := range table.Services {
 		next.counters[svc.Name] = old.countersOf(svc.Name)
 		for _, b := range svc.Backends {
@@ -109,7 +110,8 @@ func (e *environment) adopt(old *environment, want rollout.Backend) *backend {
 		return b
 	}
 	for i, b := range e.leaving {
-		if b.id == want.ID && b.address == want.Address && b.timer.Stop() {
+		if b.id == want.ID && b.address == want.Address {
+			b.stopTimers()
 			e.leaving = slices.Delete(slices.Clone(e.leaving), i, i+1)
 			return b
 		}
@@ -126,7 +128,7 @@ func (r *router) arrange() *snapshot {
 			if svc.path == "/" {
 				svc.path = ""
 			}
-			svc.arrange(in, env.backends)
+			svc.arrange(in, env.backends, env.traffic)
 			services[env.table.Listen] = append(services[env.table.Listen], svc)
 		}
 	}
@@ -151,10 +153,20 @@ func (r *router) shutRest(key rollout.Key, old, next *environment) {
 			}
 			b.shut()
 			next.leaving = append(next.leaving, b)
-			b.timer = time.AfterFunc(svc.Drain, func() { r.drained(key, b) })
+			r.startDrain(key, b, budgetsOf(svc))
 		}
 	}
 	next.prune()
+}
+
+// startDrain gives what a leaving backend has its time, by kind.
+func (r *router) startDrain(key rollout.Key, b *backend, times budgets) {
+	b.leaving++
+	left := b.leaving
+	longest := slices.Max(times[:])
+	for d, set := range times.byTime() {
+		b.timers = append(b.timers, time.AfterFunc(d, func() { r.drained(key, b, left, set, d == longest) }))
+	}
 }
 
 // prune forgets backends that left and have nothing under way any more.
@@ -168,19 +180,38 @@ func (e *environment) prune() {
 	})
 }
 
-// drained cuts what a backend still has when its drain time is over.
-func (r *router) drained(key rollout.Key, b *backend) {
+// drained cuts what a backend still has of some kinds when their drain time is over.
+// left says which of its leavings that is about, and last that nothing remains.
+func (r *router) drained(key rollout.Key, b *backend, left int, set kindSet, last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	env := r.envs[key]
 	i := slices.Index(env.leaving, b)
-	if i < 0 {
+	if i < 0 || b.leaving != left {
 		return // done already, or it came back
 	}
-	env.leaving = slices.Delete(env.leaving, i, i+1)
-	n := b.cut()
-	env.cut += int64(n)
-	if n > 0 {
-		r.log.Warn("drain time is over, requests cut", "app", key.App, "env", key.Env, "backend", b.id, "requests", n)
+	hit := b.cut(set)
+	if last {
+		env.leaving = slices.Delete(env.leaving, i, i+1)
+		b.forget()
 	}
+	if hit.sum() == 0 {
+		return
+	}
+	env.noteCut(b.id, hit.flight(), time.Now())
+	r.log.Warn("drain time is over, requests cut", "app", key.App, "env", key.Env, "backend", b.id,
+		"requests", hit[plain], "websockets", hit[webSocket], "streams", hit[stream], "grpc", hit[grpc])
+}
+
+// noteCut remembers what was cut, for a while by backend.
+func (e *environment) noteCut(id string, f rollout.Flight, now time.Time) {
+	cuts := map[string]cut{}
+	for id, c := range e.cuts {
+		if now.Sub(c.at) < cutsKept {
+			cuts[id] = c
+		}
+	}
+	cuts[id] = cut{plus(cuts[id].Flight, f), now}
+	e.cuts = cuts
+	e.cutTotal = plus(e.cutTotal, f)
 }

@@ -3,26 +3,23 @@ package router
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	dialTimeout = time.Second // backends are on this host or next to it
 	// idleTimeout is shorter than the keep-alive time of common servers (Node.js: 5 s), so
 	// that it is rarely the backend that closes a connection just as a request is sent.
 	idleTimeout = 4 * time.Second
-	// unackedTimeout ends connections whose other end has vanished without a word.
-	unackedTimeout = 10 * time.Second
 	// avoidFor is how long a backend that could not be reached is only the last choice.
 	avoidFor = 250 * time.Millisecond
+	// maxIdle is how many unused connections to one backend are kept.
+	maxIdle = 1024
+	// maxAnswerHeader is how large the header of an answer may be, in bytes.
+	maxAnswerHeader = 256 << 10
 )
 
 // shutBit in backend.state says that the backend takes no new request. The bits
@@ -40,33 +37,34 @@ func (e *dialError) Unwrap() error { return e.err }
 // backend is one instance with its own connections. It lives from the table that
 // brings it until it has left and its last request is done or cut.
 type backend struct {
-	id        string
-	address   string
-	transport *http.Transport
-	state     atomic.Int64 // shutBit | requests under way
-	avoid     atomic.Int64 // Unix nanoseconds until which others are preferred; 0: not at all
+	id      string
+	address string
+	state   atomic.Int64        // shutBit | requests under way
+	special [kinds]atomic.Int32 // of those, how many are of each kind; [plain] is unused
+	avoid   atomic.Int64        // Unix nanoseconds until which others are preferred; 0: not at all
+	http2   *http.Transport     // for gRPC
 
-	timer *time.Timer // of the drain, while leaving; guarded by router.mu
+	leaving int           // how often it left; guarded by router.mu
+	timers  []*time.Timer // of the drain, while leaving; guarded by router.mu
 
 	mu    sync.Mutex
-	conns map[*conn]struct{} // nil once cut
+	conns map[*conn]struct{} // all
+	idle  []*conn            // those that no request uses, longest first
+	over  kindSet            // kinds that are cut: no connection for them any more
 }
 
 func newBackend(id, address string) *backend {
 	b := &backend{id: id, address: address, conns: map[*conn]struct{}{}}
 	b.state.Store(shutBit)
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	b.transport = &http.Transport{
-		DialContext:            b.dial,
+	protocols.SetUnencryptedHTTP2(true)
+	b.http2 = &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return b.dial(ctx, grpc) },
 		Protocols:              protocols,
 		DisableCompression:     true, // bodies pass as they are
-		MaxIdleConnsPerHost:    1024,
-		IdleConnTimeout:        idleTimeout,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		ReadBufferSize:         8 << 10,
-		WriteBufferSize:        8 << 10,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
 	return b
 }
@@ -85,41 +83,69 @@ func (b *backend) acquire() bool {
 // release ends what acquire began.
 func (b *backend) release() {
 	if b.state.Add(-1) == shutBit {
-		b.transport.CloseIdleConnections()
+		b.closeIdle(time.Time{})
 	}
 }
 
 // open lets requests in (again).
-func (b *backend) open() { b.state.And(^shutBit) }
+func (b *backend) open() {
+	b.mu.Lock()
+	b.over = 0
+	b.mu.Unlock()
+	b.state.And(^shutBit)
+}
 
 // shut keeps new requests out.
 func (b *backend) shut() {
 	b.state.Or(shutBit)
-	b.transport.CloseIdleConnections()
+	b.closeIdle(time.Time{})
 }
 
 // inFlight is the number of requests under way.
 func (b *backend) inFlight() int { return int(b.state.Load() &^ shutBit) }
 
-// cut closes every connection, for good, and returns how many requests that hit.
-func (b *backend) cut() int {
-	n := b.inFlight()
-	b.mu.Lock()
-	conns := b.conns
-	b.conns = nil
-	b.mu.Unlock()
-	for c := range conns {
-		c.TCPConn.Close() //nolint:errcheck // there is nothing to do about a connection that does not close
+// flights is inFlight by kind.
+func (b *backend) flights() flights {
+	var f flights
+	f[plain] = b.inFlight()
+	for k := plain + 1; k < kinds; k++ {
+		f[k] = max(0, int(b.special[k].Load()))
+		f[plain] -= f[k]
 	}
-	return n
+	f[plain] = max(0, f[plain])
+	return f
 }
 
-// forget ends the drain timer and closes what is left.
-func (b *backend) forget() {
-	if b.timer != nil {
-		b.timer.Stop()
+// cut ends the requests of some kinds, for good, and returns how many that hit.
+func (b *backend) cut(set kindSet) flights {
+	hit := b.flights().of(set)
+	b.mu.Lock()
+	b.over |= set
+	var conns []*conn
+	for c := range b.conns {
+		if set.has(c.kind) {
+			conns = append(conns, c)
+		}
 	}
-	b.cut()
+	b.mu.Unlock()
+	for _, c := range conns {
+		c.cut()
+	}
+	return hit
+}
+
+// forget ends the drain timers and closes what is left.
+func (b *backend) forget() {
+	b.stopTimers()
+	b.cut(allKinds)
+	b.http2.CloseIdleConnections()
+}
+
+func (b *backend) stopTimers() {
+	for _, t := range b.timers {
+		t.Stop()
+	}
+	b.timers = nil
 }
 
 // down notes that the backend could not be reached.
@@ -129,47 +155,4 @@ func (b *backend) down() { b.avoid.Store(time.Now().Add(avoidFor).UnixNano()) }
 func (b *backend) avoided() bool {
 	until := b.avoid.Load()
 	return until != 0 && time.Now().UnixNano() < until
-}
-
-func (b *backend) dial(ctx context.Context, network, _ string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout, Control: limitUnacked}
-	c, err := d.DialContext(ctx, network, b.address)
-	if err != nil {
-		return nil, &dialError{err}
-	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil, errors.Join(&dialError{fmt.Errorf("%s is not a TCP address", b.address)}, c.Close())
-	}
-	tracked := &conn{TCPConn: tcp, of: b}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.conns == nil {
-		return nil, errors.Join(&dialError{errCut}, c.Close())
-	}
-	b.conns[tracked] = struct{}{}
-	b.avoid.Store(0)
-	return tracked, nil
-}
-
-// conn is a connection that its backend can cut.
-type conn struct {
-	*net.TCPConn
-	of *backend
-}
-
-func (c *conn) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.conns, c)
-	c.of.mu.Unlock()
-	return c.TCPConn.Close()
-}
-
-// limitUnacked bounds how long sent bytes may stay unacknowledged (tcp(7), TCP_USER_TIMEOUT).
-func limitUnacked(_, _ string, raw syscall.RawConn) error {
-	var failed error
-	err := raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unackedTimeout.Milliseconds()))
-	})
-	return errors.Join(err, failed)
 }

@@ -41,6 +41,7 @@ func (r *router) control() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/environments", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, r.all()) })
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, r.health()) })
+	mux.HandleFunc("GET /metrics", r.metrics)
 	return mux
 }
 

@@ -10,8 +10,9 @@
 // returned no new request reaches a backend that is not in the table, and none
 // that is under way escapes the count.
 //
-// It is not a general proxy: no TLS, no rewriting, no caching, HTTP/1.1 towards
-// the backends. The proxying itself is net/http/httputil.ReverseProxy.
+// It is not a general proxy: no TLS, no rewriting, no caching. What a proxy does to
+// headers is net/http/httputil.ReverseProxy's work; connections to the backends are
+// this package's own (send.go, conn.go): HTTP/1.1, and HTTP/2 for gRPC (grpc.go).
 //
 // Start at [Serve] for the process and [Dial] for its client; router.apply is
 // the heart. TestSwitchUnderLoadLosesNothing proves the promise.

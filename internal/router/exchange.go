@@ -33,15 +33,19 @@ type exchange struct {
 
 	listen  string
 	in      *http.Request
+	ctx     context.Context // of in
 	snap    *snapshot
 	svc     *service
-	backend *backend   // that counts this request; nil: none
-	group   *group     // of backend
-	matched bool       // group is that of the service's Match
-	tried   []*backend // that failed this request
-	until   time.Time  // when it is held no longer; zero: it was not held
+	backend *backend // that counts this request; nil: none
+	group   *group   // of backend
+	matched bool     // group is that of the service's Match
+	kind    kind
+	answer  interface{ failure() error } // the body of the backend's answer; nil: there is none
+	tried   []*backend                   // that failed this request
+	until   time.Time                    // when it is held no longer; zero: it was not held
 	knock   time.Duration
 	retried bool
+	status  int  // of the backend's answer
 	failed  bool // the router has counted a failure
 }
 
@@ -70,7 +74,7 @@ func (r *router) handler(listen string) http.Handler {
 		}
 		r.active.Add(1)
 		x := r.exchanges.Get().(*exchange)
-		x.listen, x.in, x.snap, x.svc = listen, req, snap, svc
+		x.listen, x.in, x.ctx, x.snap, x.svc = listen, req, req.Context(), snap, svc
 		svc.counters.requests.Add(1)
 		defer x.end()
 		x.proxy.ServeHTTP(w, req)
@@ -81,27 +85,45 @@ func (r *router) handler(listen string) http.Handler {
 // end gives the backend back and the exchange to the next request. A panic of
 // ReverseProxy, which is how it breaks off a response, passes through.
 func (x *exchange) end() {
-	if broken := x.in; broken != nil && !x.failed {
-		if broken.Context().Err() != nil {
-			x.svc.counters.gone.Add(1)
-		} else {
+	switch brokenOff := x.in != nil && !x.failed; {
+	case x.brokenByBackend():
+		x.group.traffic.broken.Add(1)
+		if brokenOff {
 			x.svc.counters.failed.Add(1)
 		}
+	case brokenOff && x.backend != nil && x.backend.isOver(x.kind):
+		x.svc.counters.failed.Add(1)
+	case brokenOff:
+		x.svc.counters.gone.Add(1)
 	}
 	x.drop()
 	x.router.active.Add(-1)
 	clear(x.tried)
-	x.in, x.snap, x.svc, x.group, x.tried = nil, nil, nil, nil, x.tried[:0]
-	x.until, x.knock, x.retried, x.failed = time.Time{}, 0, false, false
+	x.in, x.ctx, x.snap, x.svc, x.group, x.answer, x.tried = nil, nil, nil, nil, nil, nil, x.tried[:0]
+	x.until, x.knock, x.kind, x.retried, x.failed, x.matched = time.Time{}, 0, plain, false, false, false
 	x.router.exchanges.Put(x)
+}
+
+// brokenByBackend says whether an answer below 500 was broken off, neither by the
+// client nor by the end of a drain.
+func (x *exchange) brokenByBackend() bool {
+	if x.answer == nil || x.backend == nil || x.status >= 500 || x.ctx.Err() != nil {
+		return false
+	}
+	err := x.answer.failure()
+	return err != nil && !errors.Is(err, errCut) && !x.backend.isOver(x.kind)
 }
 
 // drop ends the count of this request at its backend.
 func (x *exchange) drop() {
-	if x.backend != nil {
-		x.backend.release()
-		x.backend = nil
+	if x.backend == nil {
+		return
 	}
+	if x.kind != plain {
+		x.backend.special[x.kind].Add(-1)
+	}
+	x.backend.release()
+	x.backend = nil
 }
 
 // RoundTrip sends the request to a backend. When that fails, and sending it again
@@ -114,7 +136,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 		out.URL.Scheme, out.URL.Host = "http", x.backend.address
 		attempt := guard(x.in, out, body)
-		resp, err := x.backend.transport.RoundTrip(out)
+		resp, err := x.send(out)
 		if err == nil {
 			return resp, nil
 		}
@@ -128,6 +150,32 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		x.drop()
 		out = again(out)
 	}
+}
+
+// send sends the request to the backend at hand and counts what comes of it.
+func (x *exchange) send(out *http.Request) (resp *http.Response, err error) {
+	began := time.Now()
+	var c *conn
+	if x.kind == grpc {
+		resp, err = x.backend.call(out)
+	} else {
+		resp, c, err = x.backend.send(out)
+	}
+	if err != nil {
+		if x.until.IsZero() && out.Context().Err() == nil && !errors.Is(err, errHalf) && !x.backend.isOver(x.kind) {
+			x.group.traffic.missing.Add(1)
+		}
+		return nil, err
+	}
+	x.group.traffic.answered(resp.StatusCode, time.Since(began))
+	x.status = resp.StatusCode
+	x.answer, _ = resp.Body.(interface{ failure() error })
+	if k := kindOf(resp); c != nil && x.answer != nil && k != plain {
+		x.backend.special[k].Add(1)
+		x.kind = k
+		c.become(k)
+	}
+	return resp, nil
 }
 
 // another decides whether a failed request goes to another backend: always when
@@ -248,6 +296,10 @@ func (x *exchange) take() (stale bool) {
 	prefer, matched := x.svc.prefers(x.in)
 	x.backend, x.group, stale = x.svc.take(prefer, x.tried)
 	x.matched = matched && x.group == prefer
+	if x.backend != nil && isGRPC(x.in) {
+		x.kind = grpc
+		x.backend.special[grpc].Add(1)
+	}
 	return stale
 }
 

@@ -15,6 +15,7 @@ type group struct {
 	weight   uint64 // of all its backends together; 0: only requests that Match sends get here
 	backends []*backend
 	turns    spread // over backends
+	traffic  *traffic
 }
 
 // seal fixes the turns once all backends are there. Where no backend has weight,

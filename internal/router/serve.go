@@ -23,6 +23,7 @@ type Config struct {
 	Version string        // reported by Health
 	Grace   time.Duration // how long requests may finish after ctx ends; default 10s
 	MaxHeld int           // requests waiting for a backend at one time; default 4096
+	Metrics string        // loopback address for Prometheus; empty: metrics are on the control socket alone
 }
 
 // router is the running data plane.
@@ -52,7 +53,18 @@ type environment struct {
 	backends map[string]*backend // of table, by ID
 	leaving  []*backend          // left, and may still have requests
 	counters map[string]*counters
-	cut      int64 // requests cut because their drain time was over
+	traffic  map[string]*traffic // by rollout.TrafficKey
+	cuts     map[string]cut      // what was cut lately, by backend ID
+	cutTotal rollout.Flight      // everything that was cut
+}
+
+// cutsKept is how long it is told which backend's requests were cut.
+const cutsKept = 10 * time.Minute
+
+// cut is what was cut of one backend because its drain time was over.
+type cut struct {
+	rollout.Flight
+	at time.Time
 }
 
 // Serve runs the data plane until ctx ends, then lets requests under way finish
@@ -78,6 +90,14 @@ func Serve(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer os.Remove(socketPath(cfg.RunDir)) //nolint:errcheck // the next router replaces it anyway
+	if cfg.Metrics != "" {
+		server, err := r.serveMetrics(ctx, cfg.Metrics)
+		if err != nil {
+			r.shutdown(0)
+			return errors.Join(err, socket.Close())
+		}
+		defer server.Close() //nolint:errcheck // scrapes are not worth waiting for
+	}
 	return r.run(ctx, socket)
 }
 
@@ -113,8 +133,9 @@ func (r *router) run(ctx context.Context, socket net.Listener) error {
 	defer retry.Stop()
 	for {
 		select {
-		case <-retry.C:
+		case now := <-retry.C:
 			r.reopen(ctx)
+			r.closeIdle(now.Add(-idleTimeout))
 		case <-ctx.Done():
 			r.log.Info("router ends", "grace", r.grace)
 			r.shutdown(r.grace)
@@ -150,10 +171,21 @@ func (r *router) shutdown(grace time.Duration) {
 	defer r.mu.Unlock()
 	for _, env := range r.envs {
 		for _, b := range env.backends {
-			b.cut()
+			b.cut(allKinds)
 		}
 		for _, b := range env.leaving {
 			b.forget()
+		}
+	}
+}
+
+// closeIdle closes connections to backends that were not used since.
+func (r *router) closeIdle(since time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, env := range r.envs {
+		for _, b := range env.backends {
+			b.closeIdle(since)
 		}
 	}
 }

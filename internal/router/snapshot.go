@@ -107,7 +107,7 @@ func hostOnly(host string) string {
 }
 
 // arrange sorts the backends that may receive requests into groups.
-func (s *service) arrange(in rollout.Service, backends map[string]*backend) {
+func (s *service) arrange(in rollout.Service, backends map[string]*backend, counts map[string]*traffic) {
 	byRelease := map[string]*group{}
 	weights := map[*group][]uint64{}
 	for _, b := range in.Backends {
@@ -116,7 +116,7 @@ func (s *service) arrange(in rollout.Service, backends map[string]*backend) {
 		}
 		g := byRelease[b.Release]
 		if g == nil {
-			g = &group{release: b.Release}
+			g = &group{release: b.Release, traffic: counts[rollout.TrafficKey(in.Name, b.Release)]}
 			byRelease[b.Release] = g
 			s.groups = append(s.groups, g)
 		}

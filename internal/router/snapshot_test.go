@@ -61,7 +61,7 @@ func weighed(match *rollout.Match, releases string, weights ...int) *service {
 		in.Backends = append(in.Backends, b)
 	}
 	svc := &service{}
-	svc.arrange(in, backends)
+	svc.arrange(in, backends, nil)
 	return svc
 }
 

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +38,9 @@ type Status struct {
 	rollout.RouterStatus
 	Listen    string          `json:"listen,omitempty"`
 	Listening bool            `json:"listening"` // whether the address is open
-	Cut       int64           `json:"cut"`       // requests cut at the end of a drain, since the router started
+	CutTotal  rollout.Flight  `json:"cutTotal"`  // what was cut at the end of a drain since the router started
 	Services  []ServiceStatus `json:"services"`
+	Releases  []ReleaseStatus `json:"releases"` // of Traffic, in the order of its keys
 }
 
 // ServiceStatus counts what a service did since the router started.
@@ -55,6 +58,14 @@ type ServiceStatus struct {
 	Gone     int64  `json:"gone"`    // given up by the client
 }
 
+// ReleaseStatus counts what the backends of one release answered, beyond Traffic.
+type ReleaseStatus struct {
+	Service string        `json:"service"`
+	Release string        `json:"release"`
+	Status  [5]int64      `json:"status"` // answers 1xx to 5xx
+	Took    time.Duration `json:"took"`   // until the headers of all of them
+}
+
 // status reports one environment; ok is false if the router knows none.
 func (r *router) status(key rollout.Key) (s Status, ok bool) {
 	r.mu.Lock()
@@ -69,20 +80,59 @@ func (r *router) status(key rollout.Key) (s Status, ok bool) {
 func (r *router) describe(key rollout.Key, env *environment) Status {
 	env.prune()
 	s := Status{
-		Key: key, Listen: env.table.Listen, Listening: r.listeners[env.table.Listen] != nil, Cut: env.cut,
+		Key: key, Listen: env.table.Listen, Listening: r.listeners[env.table.Listen] != nil, CutTotal: env.cutTotal,
 		RouterStatus: rollout.RouterStatus{Generation: env.table.Generation, InFlight: map[string]int{}},
 		Services:     []ServiceStatus{},
 	}
 	for id, b := range env.backends {
-		s.InFlight[id] += b.inFlight()
+		s.add(id, b.flights())
 	}
 	for _, b := range env.leaving {
-		s.InFlight[b.id] += b.inFlight()
+		s.add(b.id, b.flights())
 	}
+	env.describeCuts(&s, time.Now())
+	env.describeTraffic(&s)
 	for _, svc := range env.table.Services {
 		s.Services = append(s.Services, env.counters[svc.Name].describe(svc.Name))
 	}
 	return s
+}
+
+// add counts what a backend has under way.
+func (s *Status) add(id string, f flights) {
+	s.InFlight[id] += f.sum()
+	if f.sum() == 0 {
+		return
+	}
+	if s.Kinds == nil {
+		s.Kinds = map[string]rollout.Flight{}
+	}
+	s.Kinds[id] = plus(s.Kinds[id], f.flight())
+}
+
+func (e *environment) describeCuts(s *Status, now time.Time) {
+	for id, c := range e.cuts {
+		if now.Sub(c.at) >= cutsKept {
+			continue
+		}
+		if s.Cut == nil {
+			s.Cut = map[string]rollout.Flight{}
+		}
+		s.Cut[id] = c.Flight
+	}
+}
+
+func (e *environment) describeTraffic(s *Status) {
+	s.Traffic = map[string]rollout.Traffic{}
+	for _, key := range slices.Sorted(maps.Keys(e.traffic)) {
+		t := e.traffic[key]
+		s.Traffic[key] = t.count()
+		rel := ReleaseStatus{Service: t.service, Release: t.release, Took: time.Duration(t.nanos.Load())}
+		for i := range rel.Status {
+			rel.Status[i] = t.classes[i+1].Load()
+		}
+		s.Releases = append(s.Releases, rel)
+	}
 }
 
 func (c *counters) describe(name string) ServiceStatus {

@@ -51,8 +51,8 @@ func TestSwitchUnderLoadLosesNothing(t *testing.T) {
 		t.Errorf("%d of %d requests failed, %d replayed: %v", report.Failed, report.Requests, report.Replayed, report.FirstErrors)
 	}
 	s := g.describe()
-	if s.Services[0].Failed != 0 || s.Services[0].Retried != 0 || s.Cut != 0 {
-		t.Errorf("the router had to mend something: %+v, cut %d", s.Services[0], s.Cut)
+	if s.Services[0].Failed != 0 || s.Services[0].Retried != 0 || s.CutTotal != (rollout.Flight{}) {
+		t.Errorf("the router had to mend something: %+v, cut %+v", s.Services[0], s.CutTotal)
 	}
 	t.Logf("%d requests over %d switches, p50 %s, p99 %s, max %s", report.Requests, switches, report.P50, report.P99, report.Max)
 }
@@ -115,7 +115,7 @@ func TestDrainTimeCutsWhatIsLeft(t *testing.T) {
 	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("read from the cut connection: %v, want its end", err)
 	}
-	g.await("the cut to be counted", func() bool { s := g.describe(); return s.Cut == 1 && len(s.InFlight) == 1 })
+	g.await("the cut to be counted", func() bool { s := g.describe(); return s.CutTotal.WebSockets == 1 && len(s.InFlight) == 1 })
 }
 
 func TestNoDrainCutsAtOnce(t *testing.T) {
@@ -128,7 +128,7 @@ func TestNoDrainCutsAtOnce(t *testing.T) {
 	if r := <-under; r.err != nil || r.status != http.StatusBadGateway {
 		t.Errorf("the request under way got %+v, want 502", r)
 	}
-	g.await("the cut to be counted", func() bool { return g.describe().Cut == 1 })
+	g.await("the cut to be counted", func() bool { return g.describe().CutTotal.Requests == 1 })
 }
 
 // Asking again does no harm, so the client of a cut GET gets its answer from the new backend.
@@ -167,8 +167,8 @@ func TestBackendThatComesBackIsNotCut(t *testing.T) {
 			t.Errorf("a request got %+v", r)
 		}
 	}
-	if cut := g.describe().Cut; cut != 0 {
-		t.Errorf("%d cut", cut)
+	if cut := g.describe().CutTotal; cut != (rollout.Flight{}) {
+		t.Errorf("%+v cut", cut)
 	}
 }
 
