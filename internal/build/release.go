@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -57,11 +60,11 @@ func assemble(b *Builder, def *definition.Definition, artifacts []Artifact) (rel
 	defer a.batch.Discard()
 	for _, env := range def.Environments {
 		e := release.Environment{
-			Platform: env.Platform, Rollout: release.Rollout{Strategy: env.Strategy}, Listen: env.Listen, Keep: env.Keep,
-			Components: map[string]release.Component{},
+			Platform: env.Platform, Rollout: env.Rollout, Listen: env.Listen, TLS: env.TLS, Keep: env.Keep,
+			Volumes: env.Volumes, Events: env.Events, Components: map[string]release.Component{},
 		}
-		for _, art := range artifacts {
-			c, err := a.component(art, env.Components[art.Component])
+		for i, art := range artifacts {
+			c, err := a.component(art, def.Components[i], env)
 			if err != nil {
 				return release.Release{}, fmt.Errorf("environment %s, component %s: %w", env.Name, art.Component, err)
 			}
@@ -83,16 +86,40 @@ type assembler struct {
 	seals map[digest.Digest]digest.Digest // settings tree to its seal, of this release
 }
 
-func (a *assembler) component(art Artifact, s definition.Settings) (release.Component, error) {
+func (a *assembler) component(art Artifact, def definition.Component, env definition.Environment) (release.Component, error) {
+	s := env.Components[def.Name]
 	spec, err := a.spec(art, s)
 	if err != nil {
 		return release.Component{}, err
 	}
-	c := release.Component{Spec: spec, Replicas: s.Replicas, DrainMS: s.Drain.Milliseconds()}
-	if s.Route != nil {
-		c.Route = &release.Route{Host: s.Route.Host, Path: s.Route.Path, HoldMS: s.Route.Hold.Milliseconds()}
+	spec.Env = withAddresses(spec, def.Name, env)
+	c := release.Component{
+		Kind: def.Kind, Spec: spec, Replicas: s.Replicas, DrainMS: s.Drain.Milliseconds(),
+		Needs: def.Needs, Schedule: s.Schedule, Hooks: s.Hooks, Schemas: def.Schemas,
+	}
+	if r := s.Route; r != nil {
+		c.Route = &release.Route{Host: r.Host, Path: r.Path, TCP: r.TCP, Listen: r.Listen, HoldMS: r.Hold.Milliseconds(), Drains: r.Drains}
 	}
 	return c, nil
+}
+
+// withAddresses gives the variables of a component with the stable address of every
+// other component that has one: REDIS_ADDR=redis:6379. What is declared wins.
+func withAddresses(spec release.Spec, component string, env definition.Environment) map[string]string {
+	out := maps.Clone(spec.Env)
+	for name, s := range env.Components {
+		variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + "_ADDR"
+		_, declared := spec.Env[variable]
+		declared = declared || slices.ContainsFunc(spec.Secrets, func(s release.Secret) bool { return s.Env == variable })
+		if name == component || s.Route == nil || s.Route.TCP == 0 || declared {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[variable] = name + ":" + strconv.Itoa(s.Route.TCP)
+	}
+	return out
 }
 
 func (a *assembler) spec(art Artifact, s definition.Settings) (release.Spec, error) {
@@ -105,14 +132,15 @@ func (a *assembler) spec(art Artifact, s definition.Settings) (release.Spec, err
 		WorkDir: s.WorkDir, UID: uid, GID: gid, Port: s.Port, Env: maps.Clone(s.Env),
 		MilliCPU: s.Resources.MilliCPU, Memory: s.Resources.Memory, PIDs: s.Resources.PIDs,
 		StopSignal: s.Stop.Signal, StopGraceMS: s.Stop.Grace.Milliseconds(), Capabilities: s.Capabilities,
+		Volumes: s.Volumes, Secrets: s.Secrets,
 	}
 	for _, t := range s.Tmpfs {
 		spec.Tmpfs = append(spec.Tmpfs, release.Tmpfs{Path: t.Path, Size: t.Size, Mode: t.Mode})
 	}
 	if h := s.Health; h != nil {
 		spec.Health = &release.Health{
-			HTTP: h.HTTP, IntervalMS: h.Interval.Milliseconds(), TimeoutMS: h.Timeout.Milliseconds(),
-			Successes: h.Successes, Failures: h.Failures, StartMS: h.Start.Milliseconds(),
+			HTTP: h.HTTP, Exec: h.Exec, IntervalMS: h.Interval.Milliseconds(), TimeoutMS: h.Timeout.Milliseconds(),
+			Successes: h.Successes, Failures: h.Failures, StartMS: h.Start.Milliseconds(), SettleMS: h.Settle.Milliseconds(),
 		}
 	}
 	for _, f := range s.Files {
@@ -132,7 +160,7 @@ func (a *assembler) spec(art Artifact, s definition.Settings) (release.Spec, err
 // settings seals the settings layer and stores the config files in it, unless it
 // was done before, for another environment or another release.
 func (a *assembler) settings(root image.Tree, spec release.Spec, files []definition.ConfigFile) (digest.Digest, error) {
-	t, err := seal.SettingsTree(root, spec.Files, spec.Tmpfs)
+	t, err := seal.SettingsTree(root, spec)
 	if err != nil {
 		return "", err
 	}

@@ -225,6 +225,8 @@ func (p *program) changeHead(plan api.Plan, c release.ComponentChange) string {
 		return p.out.paint(yellow, "scaled") + ", the instances that run stay"
 	case release.Rerouted:
 		return p.out.paint(yellow, "rerouted") + ", the instances stay"
+	case release.Adjusted:
+		return p.out.paint(yellow, "adjusted") + ", the instances stay"
 	}
 	return "unchanged, " + count(c.To, "instance") + " stay"
 }

@@ -1,20 +1,20 @@
 package definition
 
 import (
-	"slices"
 	"strings"
 )
 
 // checker finds what does not fit together once an environment's overrides are
 // merged in. What is wrong in every environment alike is said once.
 type checker struct {
-	c      *converter
-	envs   []string
-	routes map[string]claim // of the environment under way
-	found  []complaint
+	c       *converter
+	envs    []string
+	volumes *node            // of the environment under way, with defaults
+	claims  map[string]claim // of the environment under way: routes, addresses, exclusive volumes
+	found   []complaint
 }
 
-// claim is a component that has a route.
+// claim is a component that has something which one alone can have.
 type claim struct {
 	component string
 	at        span
@@ -28,9 +28,22 @@ type complaint struct {
 	envs []string
 }
 
-func (k *checker) begin(env string) {
+func (k *checker) begin(env string, listen, volumes *node) {
 	k.envs = append(k.envs, env)
-	k.routes = map[string]claim{}
+	k.volumes = volumes
+	k.claims = map[string]claim{}
+	if usable(listen) {
+		k.claims["listen "+listen.raw] = claim{"", listen.at}
+	}
+}
+
+// claim notes that a component has something, and says who has it already.
+func (k *checker) claim(what, component string, at span) (claim, bool) {
+	other, taken := k.claims[what]
+	if !taken {
+		k.claims[what] = claim{component, at}
+	}
+	return other, taken
 }
 
 // add notes a complaint about the environment under way.
@@ -57,7 +70,8 @@ func (k *checker) report() {
 }
 
 // component checks one component with its merged settings.
-func (k *checker) component(part pair, run, route *node) {
+func (k *checker) component(part pair, m parts) {
+	run := m.run
 	if part.val.broken && part.val.get("run") == nil {
 		return
 	}
@@ -71,11 +85,15 @@ func (k *checker) component(part pair, run, route *node) {
 		}
 		k.add(at, []string{"want:  a list of texts – the program and its arguments"}, "add  command: [/usr/bin/"+name+"]  under  run:", "component "+name+" has no command")
 	}
-	k.port(name, run, route)
+	k.kind(part, m)
+	k.port(name, run, m.route)
 	k.health(run.get("health"))
 	k.places(run)
-	if route != nil && !route.broken {
-		k.route(part.key, route)
+	k.volumesOf(part.key, run)
+	k.secrets(run)
+	k.hooks(m.hooks)
+	if m.route != nil && !m.route.broken {
+		k.route(part.key, m.route)
 	}
 }
 
@@ -88,64 +106,62 @@ func (k *checker) port(name string, run, route *node) {
 	if route != nil {
 		k.add(route.at, want, fix, "component "+name+" has a route but no port")
 	}
-	if health := run.get("health"); health != nil && health.kind == kindMap {
+	if health := run.get("health"); health != nil && health.kind == kindMap && health.get("exec") == nil {
 		k.add(health.at, want, fix, "component "+name+" has a health check but no port")
 	}
 }
 
 func (k *checker) health(n *node) {
-	if n == nil || n.kind != kindMap || n.broken || n.holes || n.get("http") != nil || n.get("tcp") != nil {
+	if n == nil || n.kind != kindMap || n.broken || n.holes {
 		return
 	}
-	k.add(n.at, []string{"want:  exactly one of http and tcp"}, "add  http: /  or  tcp: true", "health does not say what to probe")
-}
-
-// places checks the paths of config files and tmpfs against each other.
-func (k *checker) places(run *node) {
-	tmpfs, files := run.get("tmpfs"), run.get("files")
-	if tmpfs == nil || files == nil {
-		return
-	}
-	for _, p := range slices.Concat(tmpfs.pairs, files.pairs) {
-		for _, own := range []string{"/proc", "/sys", "/dev"} {
-			if below(p.key, own) {
-				k.add(p.at, nil, "choose another path", "path "+p.key+" belongs to the system: "+own+" is made for each instance")
-			}
+	var has []string
+	for _, p := range n.pairs {
+		if p.key == "http" || p.key == "tcp" || p.key == "exec" {
+			has = append(has, p.key)
 		}
 	}
-	for _, p := range files.pairs {
-		k.file(p, files, tmpfs)
+	switch {
+	case len(has) == 0:
+		k.add(n.at, []string{"want:  exactly one of http, tcp and exec"}, "add  http: /  or  tcp: true  or  exec: and a command", "health does not say what to probe")
+	case len(has) > 1:
+		k.add(n.at, nil, "keep one of them", "health has both "+strings.Join(has, " and "))
 	}
 }
 
-func (k *checker) file(p pair, files, tmpfs *node) {
-	for _, t := range tmpfs.pairs {
-		if below(p.key, t.key) {
-			k.add(p.at, nil, "move the file, or take the tmpfs away", "config file "+p.key+" would be hidden by the tmpfs "+t.key)
-		} else if below(t.key, p.key) {
-			k.add(p.at, nil, "move one of them", "config file "+p.key+" is in the way of the tmpfs "+t.key)
-		}
-	}
-	for _, other := range files.pairs {
-		if other.key != p.key && below(other.key, p.key) {
-			k.add(p.at, nil, "move one of them", "config file "+p.key+" would be the directory of "+other.key)
-		}
-	}
-	if n := p.val; n.kind == kindMap && !n.broken && !n.holes && n.get("from") == nil && n.get("content") == nil {
-		k.add(p.at, []string{"want:  exactly one of from and content"}, "add  from: and a file name, or  content: and the text", "config file "+p.key+" has no content")
-	}
-}
-
-// below says that an absolute path is dir or beneath it.
-func below(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
-
-// route checks that no other component of the environment has the same one.
+// route checks that a route says one thing, and that no other component of the
+// environment has the same one.
 func (k *checker) route(component string, n *node) {
+	tcp, listen := n.get("tcp"), n.get("listen")
+	k.drains(n.get("drains"), tcp != nil)
+	if tcp == nil {
+		if listen != nil {
+			k.add(listen.at, []string{"want:  listen with tcp; an http route is at the environment's own listen"}, "remove it, or add  tcp: and a port", "an http route has no address of its own")
+		}
+		k.httpRoute(component, n)
+		return
+	}
+	for _, key := range []string{"host", "path"} {
+		if v := n.get(key); v != nil && !v.made {
+			k.add(v.at, nil, "keep one of them", "route has both tcp and "+key)
+		}
+	}
+	if !usable(listen) {
+		return
+	}
+	if other, taken := k.claim("listen "+listen.raw, component, listen.at); taken {
+		whose := "the environment itself listens"
+		if other.component != "" {
+			whose = "component " + short(other.component) + " listens"
+		}
+		k.add(listen.at, []string{"other: " + k.c.f.src.where(other.at)}, "give one of them another port", whose+" on "+short(listen.raw)+" already")
+	}
+}
+
+func (k *checker) httpRoute(component string, n *node) {
 	host, path := k.c.text(n.get("host")), k.c.text(n.get("path"))
-	key := host + "\x00" + strings.TrimSuffix(path, "/")
-	other, taken := k.routes[key]
+	other, taken := k.claim("http "+host+"\x00"+strings.TrimSuffix(path, "/"), component, n.at)
 	if !taken {
-		k.routes[key] = claim{component, n.at}
 		return
 	}
 	if host == "" {
@@ -153,4 +169,16 @@ func (k *checker) route(component string, n *node) {
 	}
 	k.add(n.at, []string{"other: " + k.c.f.src.where(other.at)}, "give one of them another host or path",
 		"components "+short(other.component)+" and "+short(component)+" have the same route: "+host+path)
+}
+
+// drains checks that times are given for what the route carries.
+func (k *checker) drains(n *node, tcp bool) {
+	if n == nil {
+		return
+	}
+	for _, p := range n.pairs {
+		if (p.key == "tcp") != tcp {
+			k.add(p.at, nil, "remove it", "there is no "+p.key+" to drain on "+map[bool]string{true: "a tcp", false: "an http"}[tcp]+" route")
+		}
+	}
 }

@@ -1,7 +1,10 @@
 package definition
 
 import (
+	"slices"
 	"strings"
+
+	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
 // converter turns checked nodes into the types of this package. It skips what is
@@ -22,13 +25,18 @@ func (c *converter) definition(root *node) *Definition {
 	for _, p := range parts.pairs {
 		c.refuseNulls(p.val.get("run"), c.s.root.Defs.get("run"))
 		c.refuseNulls(p.val.get("route"), c.s.root.Defs.get("route"))
-		run, route := c.merged(p, nil, nil)
+		c.refuseNulls(p.val.get("hooks"), c.s.root.Defs.get("hooks"))
+		c.refuseNulls(p.val.get("schedule"), c.s.root.Defs.get("schedule"))
 		def.Components = append(def.Components, Component{
 			Name:     p.key,
+			Kind:     c.kind(p),
+			Needs:    sorted(c.texts(p.val.get("needs"))),
+			Schemas:  c.dataSchemas(p.val.get("schemas")),
 			Build:    c.sources(p.key, p.val.get("build")),
-			Settings: c.settings(run, route),
+			Settings: c.settings(c.merged(p, nil, nil)),
 		})
 	}
+	c.needs(parts)
 	envs := root.get("environments")
 	if envs == nil || envs.kind != kindMap {
 		return def
@@ -36,22 +44,26 @@ func (c *converter) definition(root *node) *Definition {
 	k := &checker{c: c}
 	for _, p := range envs.pairs {
 		if p.val.kind == kindMap {
-			def.Environments = append(def.Environments, c.environment(p, parts, k))
+			def.Environments = append(def.Environments, c.environment(p, parts, root.get("volumes"), k))
 		}
 	}
 	k.report()
 	return def
 }
 
-func (c *converter) environment(env pair, parts *node, k *checker) Environment {
+func (c *converter) environment(env pair, parts, volumes *node, k *checker) Environment {
 	overrides := env.val.get("components") // without defaults: those would override
-	n := c.s.fill(env.val.without("components"), c.s.root.Defs.get("environment"))
+	volumes = c.volumes(volumes, env)
+	n := c.s.fill(env.val.without("components").without("volumes"), c.s.root.Defs.get("environment"))
 	out := Environment{
 		Name:       env.key,
 		Platform:   c.text(n.get("platform")),
-		Strategy:   c.text(n.get("strategy")),
+		Rollout:    c.rollout(n),
 		Listen:     c.listen(n.get("listen")),
+		TLS:        c.tls(n.get("tls")),
 		Keep:       c.number(n.get("keep")),
+		Events:     c.events(n.get("events")),
+		Volumes:    c.declared(volumes),
 		Components: map[string]Settings{},
 	}
 	if overrides != nil && !parts.broken {
@@ -61,12 +73,16 @@ func (c *converter) environment(env pair, parts *node, k *checker) Environment {
 			}
 		}
 	}
-	k.begin(env.key)
+	k.begin(env.key, n.get("listen"), volumes)
 	for _, p := range parts.pairs {
-		over := overrides.get(p.key)
-		run, route := c.merged(p, over, n.get("replicas"))
-		out.Components[p.key] = c.settings(run, route)
-		k.component(p, run, route)
+		m := c.merged(p, overrides.get(p.key), n.get("replicas"))
+		m = c.single(p, overrides.get(p.key), m, out.Volumes)
+		s := c.settings(m)
+		for i := range s.Volumes {
+			s.Volumes[i].Mode = out.Volumes[s.Volumes[i].Volume].Mode
+		}
+		out.Components[p.key] = s
+		k.component(p, m)
 	}
 	return out
 }
@@ -83,31 +99,96 @@ func (c *converter) unknownComponent(env string, p pair, parts *node) {
 	c.f.add(p.at, []string{"known: " + strings.Join(known, ", ")}, fix, "environment %s overrides an unknown component %q", env, short(p.key))
 }
 
-// merged gives the run and route settings of a component with an override and an
-// environment's replicas laid over them and the defaults filled in. The route is nil
-// when there is none.
-func (c *converter) merged(part pair, over, replicas *node) (run, route *node) {
-	run = part.val.get("run")
+// parts are the settings of a component that an environment may override.
+type parts struct {
+	run      *node
+	route    *node // nil: none
+	hooks    *node // nil: none
+	schedule *node // nil: none
+}
+
+// merged gives the settings of a component with an override and an environment's
+// replicas laid over them and the defaults filled in.
+func (c *converter) merged(part pair, over, replicas *node) parts {
+	run := part.val.get("run")
 	if run == nil || run.kind != kindMap {
 		run = &node{kind: kindMap, at: part.at, label: nodeLabel{key: "run"}, broken: run != nil || part.val.broken}
 	}
 	if replicas != nil && replicas.kind == kindInt {
 		run = run.with(pair{"replicas", replicas.at, replicas})
 	}
+	run = spelled(run)
 	if o := over.get("run"); o != nil && o.kind == kindMap {
-		run = merge(run, o)
+		run = merge(run, spelled(o))
 	} else {
 		run = prune(run)
 	}
-	run = c.s.fill(run, c.s.root.Defs.get("run"))
-	route = part.val.get("route")
-	if o := over.get("route"); o != nil {
-		route = merge(route, o)
+	return parts{
+		run:      c.s.fill(run, c.s.root.Defs.get("run")),
+		route:    c.overridden("route", part.val, over),
+		hooks:    c.overridden("hooks", part.val, over),
+		schedule: override(part.val.get("schedule"), over.get("schedule")),
 	}
-	if route == nil || route.kind != kindMap {
-		return run, nil
+}
+
+// overridden merges a map that may be absent, and fills in its defaults.
+func (c *converter) overridden(key string, part, over *node) *node {
+	n := override(part.get(key), over.get(key))
+	if n == nil || n.kind != kindMap {
+		return nil
 	}
-	return run, c.s.fill(prune(route), c.s.root.Defs.get("route"))
+	return c.s.fill(prune(n), c.s.root.Defs.get(key))
+}
+
+// override lays what an environment says over a value; nil when nothing is left.
+func override(base, over *node) *node {
+	if over != nil {
+		base = merge(base, over)
+	}
+	if base == nil || base.kind == kindNull {
+		return nil
+	}
+	return base
+}
+
+// spelled gives run settings in which a volume that is a path alone is the map that it
+// stands for, so that an override can be laid over either.
+func spelled(run *node) *node {
+	volumes := run.get("volumes")
+	if volumes == nil || volumes.kind != kindMap {
+		return run
+	}
+	out := *volumes
+	out.pairs = make([]pair, len(volumes.pairs))
+	for i, p := range volumes.pairs {
+		if p.val.kind == kindText {
+			path := *p.val
+			path.label = nodeLabel{key: "path"}
+			p.val = &node{kind: kindMap, at: p.val.at, label: p.val.label, broken: p.val.broken, pairs: []pair{{"path", p.at, &path}}}
+		}
+		out.pairs[i] = p
+	}
+	return run.with(pair{"volumes", volumes.at, &out})
+}
+
+// single takes an environment's replicas back from a component of which there is
+// one instance at most.
+func (c *converter) single(part pair, over *node, m parts, volumes map[string]release.Volume) parts {
+	if over.get("run").get("replicas") != nil || !c.only(part, m.run, volumes) {
+		return m
+	}
+	own := c.merged(part, over, nil)
+	m.run = own.run
+	return m
+}
+
+// only says that there may be no more than one instance of a component.
+func (c *converter) only(part pair, run *node, volumes map[string]release.Volume) bool {
+	if kind := c.kind(part); kind == release.KindSingleton || kind == release.KindJob {
+		return true
+	}
+	held := run.get("volumes")
+	return held != nil && slices.ContainsFunc(held.pairs, func(p pair) bool { return volumes[p.key].Mode == release.VolumeExclusive })
 }
 
 // refuseNulls reports keys without a value in a component, where there is nothing

@@ -5,10 +5,15 @@
 // reference page.
 //
 // Start at Parse. The types here are what the rest of the program works
-// with: defaults filled in, names checked, nothing left as text that has a type.
+// with: defaults filled in, names checked, nothing left as text that has a type. What
+// a build has nothing to add to has the release's own types.
 package definition
 
-import "time"
+import (
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/release"
+)
 
 // Definition is one parsed and validated ashlar.yaml.
 type Definition struct {
@@ -21,9 +26,12 @@ type Definition struct {
 // Component is one part of the application that is built into an artifact of
 // its own and runs as one or more instances.
 type Component struct {
-	Name     string   // DNS label, unique
-	Build    []Source // combined in order, later ones win; at least one
-	Settings Settings // how it runs and is routed, before an environment overrides
+	Name     string               // DNS label, unique
+	Kind     string               // release.KindService and so on
+	Needs    []string             // names of components, sorted
+	Schemas  []release.DataSchema // sorted by Name
+	Build    []Source             // combined in order, later ones win; at least one
+	Settings Settings             // how it runs and is routed, before an environment overrides
 }
 
 // Source is one input of a build. Exactly one field is set.
@@ -77,9 +85,13 @@ type Settings struct {
 	Stop         Stop              //
 	Drain        time.Duration     // how long requests in flight may go on once an instance left the route; default 10s
 	Tmpfs        []Tmpfs           // sorted by Path
+	Volumes      []release.Mount   // sorted by Path; Mode is that of the environment's volume
+	Secrets      []release.Secret  // sorted by Name; a build adds Version and Sealed
 	Capabilities []string          // Linux capabilities beyond none, e.g. CAP_NET_BIND_SERVICE
 	Route        *Route            // nil: not routed
 	Replicas     int               // instances; default 1
+	Hooks        []release.Hook    // before, after, rollback
+	Schedule     string            // of a job, fields separated by one space; empty: none
 }
 
 // ConfigFile is a file that belongs to the release rather than the artifact.
@@ -91,14 +103,16 @@ type ConfigFile struct {
 	GID     int
 }
 
-// Health is a probe. Exactly one of HTTP or TCP is meant: HTTP when it is non-empty.
+// Health is a probe: HTTP or Exec when it is not empty, otherwise a TCP connect.
 type Health struct {
-	HTTP      string        // path of a GET that must answer 200 to 399; empty: a TCP connect
+	HTTP      string        // path of a GET that must answer 200 to 399
+	Exec      []string      // command that must end with status 0
 	Interval  time.Duration // between probes once ready; default 1s
 	Timeout   time.Duration // of one probe; default 1s
 	Successes int           // in a row to become ready; default 1
 	Failures  int           // in a row to stop being ready; default 3
 	Start     time.Duration // how long an instance may take to become ready; default 30s
+	Settle    time.Duration // how long it has to be ready without a break before it counts; default 0
 }
 
 // Resources are limits; zero means none.
@@ -121,19 +135,25 @@ type Tmpfs struct {
 	Mode uint32 // default 01777
 }
 
-// Route is where the requests for a component arrive.
+// Route is where the requests or connections for a component arrive.
 type Route struct {
-	Host string        // exact host name; empty: any
-	Path string        // prefix; default /
-	Hold time.Duration // how long a request waits for a ready backend before it gets 503; default 5s
+	Host   string          // exact host name; empty: any
+	Path   string          // prefix; default /; empty with TCP
+	TCP    int             // port of the component's stable address; 0: an http route
+	Listen string          // with TCP: host:port on the machine that leads there too; empty: none
+	Hold   time.Duration   // how long a request or connection waits for a ready backend; default 5s
+	Drains *release.Drains // nil: Settings.Drain for every kind
 }
 
 // Environment is a name bound to a platform, a strategy and overrides.
 type Environment struct {
 	Name       string
-	Platform   string              // "local"
-	Strategy   string              // "blue-green"
-	Listen     string              // host:port of the router for this environment; default 127.0.0.1:8080
-	Keep       int                 // how many known-good releases gc keeps; default 5
-	Components map[string]Settings // component to its merged settings: Component.Settings with the environment's overrides applied
+	Platform   string                    // "local"
+	Rollout    release.Rollout           // how a release takes the place of the one before it; default blue-green
+	Listen     string                    // host:port of the router for this environment; default 127.0.0.1:8080
+	TLS        *release.TLS              // nil: plain HTTP
+	Keep       int                       // how many known-good releases gc keeps; default 5
+	Events     []release.Webhook         // in file order
+	Volumes    map[string]release.Volume // every declared one
+	Components map[string]Settings       // component to its merged settings: Component.Settings with the environment's overrides applied
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
 var update = flag.Bool("update", false, "write the golden files and docs/reference.md anew")
@@ -107,12 +108,12 @@ func TestDefaults(t *testing.T) {
 	}
 	expect := &definition.Definition{
 		App: "site", Dir: "site",
-		Components: []definition.Component{{Name: "web", Settings: want, Build: []definition.Source{{
+		Components: []definition.Component{{Name: "web", Kind: "service", Settings: want, Build: []definition.Source{{
 			Go:    &definition.GoSource{Package: "./cmd/web", To: "/usr/bin/web", Tags: []string{}, LDFlags: []string{}},
 			Where: "site/ashlar.yaml:5:13",
 		}}}},
 		Environments: []definition.Environment{{
-			Name: "production", Platform: "local", Strategy: "blue-green", Listen: "127.0.0.1:8080", Keep: 5,
+			Name: "production", Platform: "local", Rollout: release.Rollout{Strategy: "blue-green", DeadlineMS: 600_000, Queue: "refuse"}, Listen: "127.0.0.1:8080", Keep: 5,
 			Components: map[string]definition.Settings{"web": want},
 		}},
 	}
@@ -182,6 +183,41 @@ func TestNullTakesAway(t *testing.T) {
 		"production: {components: {web: {run: {health: null, files: {/etc/a: null}}}}}", 1))
 	if got := def.Environments[0].Components["web"]; got.Health != nil || len(got.Files) > 0 {
 		t.Errorf("health %v, files %v; want neither", got.Health, got.Files)
+	}
+}
+
+// TestRollouts shows every key of how releases are laid, of components' kinds and
+// of state, as the types hold it.
+func TestRollouts(t *testing.T) {
+	src, err := os.ReadFile("testdata/rollouts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def := parse(t, string(src))
+	for i := range def.Components {
+		def.Components[i].Build = nil
+	}
+	got, err := json.MarshalIndent(def, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/rollouts.golden", append(got, '\n'))
+}
+
+// TestOnlyOne holds that an environment's replicas pass by what runs once at most,
+// while what is written for it is taken at its word.
+func TestOnlyOne(t *testing.T) {
+	src, err := os.ReadFile("testdata/rollouts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for name, s := range parse(t, string(src)).Environments[0].Components {
+		got[name] = s.Replicas
+	}
+	want := map[string]int{"web": 3, "mailer": 3, "redis": 1, "leader": 1, "report": 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 

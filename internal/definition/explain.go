@@ -53,6 +53,10 @@ func (e *explainer) explain(v refusal) {
 	case byEnum:
 		e.notKnown(n, r)
 	case byPattern:
+		if len(r.known()) > 0 {
+			e.notKnown(n, r)
+			break
+		}
 		if strings.Contains(n.raw, "\x00") {
 			e.f.add(n.at, nil, "remove it", "%s contains a NUL character", n.label)
 			break
@@ -63,13 +67,22 @@ func (e *explainer) explain(v refusal) {
 	case byMinProperties, byMinItems:
 		e.f.add(n.at, want(r), example(n, r), "%s is empty", n.label)
 	case byMaxProperties:
-		e.f.add(n.at, want(r), "begin each source with a - of its own", "%s has %d keys, but each source is an item of its own", n.label, len(n.pairs))
+		e.several(n, r)
 	case byUniqueItems:
 		e.f.add(v.twin.at, nil, "remove one of them", "%s is in the list twice", short(v.twin.raw))
 	case byNot:
 		e.both(n, r)
 	}
 	n.broken = true
+}
+
+// several reports a map with more keys than the one that it may have.
+func (e *explainer) several(n *node, r *rule) {
+	fix, why := "begin each source with a - of its own", "each source is an item of its own"
+	if r.wants("string") {
+		fix, why = "keep one of them", "one is chosen"
+	}
+	e.f.add(n.at, want(r), fix, "%s has %d keys, but %s", n.label, len(n.pairs), why)
 }
 
 // badName reports a key that is not written as keys of the map n must be.

@@ -18,8 +18,10 @@ func merge(base, over *node) *node {
 			out = out.without(p.key)
 			continue
 		}
-		if rival := rivals[p.key]; rival != "" && over.get(rival) == nil {
-			out = out.without(rival)
+		for _, rival := range rivals[p.key] {
+			if over.get(rival) == nil {
+				out = out.without(rival)
+			}
 		}
 		out = out.with(pair{p.key, p.at, merge(out.get(p.key), p.val)})
 	}
@@ -29,8 +31,12 @@ func merge(base, over *node) *node {
 	return &merged
 }
 
-// rivals are the pairs of keys of which one replaces the other.
-var rivals = map[string]string{"http": "tcp", "tcp": "http", "from": "content", "content": "from"}
+// rivals are the keys that a key replaces.
+var rivals = map[string][]string{
+	"http": {"tcp", "exec"}, "tcp": {"http", "exec", "host", "path"}, "exec": {"http", "tcp"}, // of a health check and a route
+	"host": {"tcp", "listen"}, "path": {"tcp", "listen"},
+	"from": {"content"}, "content": {"from"},
+}
 
 // prune takes away the keys that are null: there is nothing they could remove.
 func prune(n *node) *node {

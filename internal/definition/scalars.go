@@ -166,3 +166,12 @@ func (c *converter) checkPath(text string, at span) bool {
 	c.f.add(at, nil, "write  "+clean, "path %q is not in its shortest form", short(text))
 	return false
 }
+
+// flag gives true or false; false when it is absent.
+func (c *converter) flag(n *node) bool {
+	if !usable(n) {
+		return false
+	}
+	v, _ := n.value.(bool)
+	return v
+}

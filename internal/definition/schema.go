@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -134,8 +135,12 @@ func (s schemas) child(r *rule, step string) *rule {
 // wants says that a type is allowed.
 func (r *rule) wants(kind string) bool { return slices.Contains(r.Type, kind) }
 
-// known gives the texts of an enumeration, none if there is none.
+// known gives the texts of an enumeration, or of a pattern that is one (a value may
+// be text or a map, to which an enumeration would apply too); none if there is none.
 func (r *rule) known() []string {
+	if words := strings.TrimSuffix(strings.TrimPrefix(r.Pattern, "^("), ")$"); strings.Contains(words, "|") && !strings.ContainsFunc(words, special) {
+		return strings.Split(words, "|")
+	}
 	var out []string
 	for _, v := range r.Enum {
 		if s, ok := v.(string); ok {
@@ -144,6 +149,9 @@ func (r *rule) known() []string {
 	}
 	return out
 }
+
+// special says that a character is neither of a word nor between words.
+func special(r rune) bool { return (r < 'a' || r > 'z') && r != '-' && r != '|' }
 
 // fill gives n with the defaults of the keys that it lacks, all the way down.
 func (s schemas) fill(n *node, r *rule) *node {
@@ -180,6 +188,9 @@ func fromJSON(v any, label nodeLabel, at span) *node {
 	switch v := v.(type) {
 	case map[string]any:
 		out.kind, out.value = kindMap, nil
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			out.pairs = append(out.pairs, pair{key, at, fromJSON(v[key], nodeLabel{key: key}, at)})
+		}
 	case []any:
 		out.kind, out.value = kindList, nil
 		for i, item := range v {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 )
 
-// settings converts run settings and a route, both merged and with defaults.
-func (c *converter) settings(run, route *node) Settings {
+// settings converts the settings of a component, merged and with defaults.
+func (c *converter) settings(m parts) Settings {
+	run := m.run
 	out := Settings{
 		Command:      c.texts(run.get("command")),
 		WorkDir:      c.absolute(run.get("workdir")),
@@ -22,18 +24,16 @@ func (c *converter) settings(run, route *node) Settings {
 		Stop:         c.stop(run.get("stop")),
 		Drain:        c.duration(run.get("drain"), 0),
 		Tmpfs:        c.tmpfs(run.get("tmpfs")),
-		Capabilities: c.capabilities(run.get("capabilities")),
+		Volumes:      c.mounts(run.get("volumes")),
+		Secrets:      c.secrets(run.get("secrets")),
+		Capabilities: sorted(c.texts(run.get("capabilities"))),
+		Route:        c.route(m.route),
 		Replicas:     c.number(run.get("replicas")),
+		Hooks:        c.hooks(m.hooks),
+		Schedule:     strings.Join(strings.Fields(c.text(m.schedule)), " "),
 	}
 	if user := run.get("user"); usable(user) && user.odd {
 		c.number(user)
-	}
-	if route != nil {
-		out.Route = &Route{
-			Host: c.text(route.get("host")),
-			Path: c.text(route.get("path")),
-			Hold: c.duration(route.get("hold"), 0),
-		}
 	}
 	return out
 }
@@ -45,11 +45,13 @@ func (c *converter) health(n *node) *Health {
 	const least = time.Millisecond
 	return &Health{
 		HTTP:      c.text(n.get("http")),
+		Exec:      c.texts(n.get("exec")),
 		Interval:  c.duration(n.get("interval"), least),
 		Timeout:   c.duration(n.get("timeout"), least),
 		Successes: c.number(n.get("successes")),
 		Failures:  c.number(n.get("failures")),
 		Start:     c.duration(n.get("start"), least),
+		Settle:    c.duration(n.get("settle"), 0),
 	}
 }
 
@@ -72,13 +74,13 @@ func (c *converter) stop(n *node) Stop {
 	return Stop{Signal: c.text(n.get("signal")), Grace: c.duration(n.get("grace"), 0)}
 }
 
-func (c *converter) capabilities(n *node) []string {
-	out := c.texts(n)
-	slices.Sort(out)
-	if len(out) == 0 {
+// sorted gives a list in order, nil when it is empty.
+func sorted(list []string) []string {
+	slices.Sort(list)
+	if len(list) == 0 {
 		return nil
 	}
-	return out
+	return list
 }
 
 func (c *converter) tmpfs(n *node) []Tmpfs {

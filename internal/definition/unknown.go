@@ -1,6 +1,9 @@
 package definition
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // unknownKey reports a key that the map n must not have, and which one was meant.
 func (e *explainer) unknownKey(n *node, r *rule, path []string, name string) {
@@ -9,9 +12,9 @@ func (e *explainer) unknownKey(n *node, r *rule, path []string, name string) {
 	if len(path) > 0 {
 		in = " in " + n.label.String()
 	}
-	known := "known: " + strings.Join(r.Properties.names(), ", ")
-	if name == "build" && len(path) == 4 && path[0] == "environments" {
-		e.f.add(at, []string{known}, "remove it; what differs belongs into run or route", "an environment cannot change what is built: the same artifact runs everywhere")
+	known := "known: " + cmp.Or(strings.Join(r.Properties.names(), ", "), "none")
+	if len(path) == 4 && path[0] == "environments" && e.s.root.Defs.get("component").Properties.get(name) != nil {
+		e.f.add(at, []string{known}, "remove it; what differs belongs into one of those", "an environment cannot change %s of a component: the same artifact runs everywhere", name)
 		return
 	}
 	fix := "remove it"

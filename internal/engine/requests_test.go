@@ -43,7 +43,7 @@ func TestRefusedDeploys(t *testing.T) {
 	other.Environments["prod"] = env
 	rolling := shop("5")
 	env = rolling.Environments["prod"]
-	env.Rollout.Strategy = "rolling"
+	env.Rollout = release.Rollout{Strategy: "rolling", Surge: 1}
 	rolling.Environments["prod"] = env
 
 	for name, c := range map[string]struct {

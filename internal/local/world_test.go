@@ -300,7 +300,7 @@ func spec(behaviour string, change ...func(*release.Spec)) release.Spec {
 
 // settings seals a settings layer.
 func settings(files []release.ConfigFile, tmpfs ...release.Tmpfs) digest.Digest {
-	t, err := seal.SettingsTree(programs.base, files, tmpfs)
+	t, err := seal.SettingsTree(programs.base, release.Spec{Files: files, Tmpfs: tmpfs})
 	if err != nil {
 		panic(err)
 	}

@@ -15,6 +15,7 @@ const (
 	Replaced  Kind = "replaced"  // every instance is replaced
 	Rerouted  Kind = "rerouted"  // instances stay, requests arrive or drain otherwise
 	Scaled    Kind = "scaled"    // instances that stay get more or fewer beside them
+	Adjusted  Kind = "adjusted"  // instances stay; order, hooks, schedule or contracts change
 	Unchanged Kind = "unchanged" // nothing happens
 )
 
@@ -54,15 +55,24 @@ func Diff(old, next *Release, env string) []ComponentChange {
 }
 
 // DiffEnvironment gives the changes of an environment's own settings, which
-// replace no instance by themselves: strategy, kept releases.
+// replace no instance by themselves: rollout, kept releases, certificate, volumes.
 func DiffEnvironment(old, next *Release, env string) []Reason {
 	a, b := environment(old, env), environment(next, env)
 	var rs reasons
 	if a.Components == nil || b.Components == nil {
 		return nil
 	}
-	rs.add("strategy", a.Rollout.Strategy, b.Rollout.Strategy)
+	rs.rollout(a.Rollout, b.Rollout)
 	rs.number("keep", int64(a.Keep), int64(b.Keep))
+	rs.add("certificate", document(a.TLS), document(b.TLS))
+	rs.add("webhooks", document(a.Events), document(b.Events))
+	for _, name := range eitherKey(a.Volumes, b.Volumes) {
+		v, w := a.Volumes[name], b.Volumes[name]
+		rs.add("volume "+name, v.Mode, w.Mode)
+		if v.Mode != "" && w.Mode != "" {
+			rs.add("snapshots of volume "+name, yes(v.Snapshot), yes(w.Snapshot))
+		}
+	}
 	return rs
 }
 
@@ -75,7 +85,7 @@ func environment(r *Release, env string) Environment {
 
 // compare gives the strongest kind and every reason, in the order of the kinds.
 func compare(before, after Environment, a, b Component) (Kind, []Reason) {
-	var replaced, rerouted, scaled reasons
+	var replaced, rerouted, scaled, beside reasons
 	replaced.add("platform", before.Platform, after.Platform)
 	if a.Spec.Digest() != b.Spec.Digest() {
 		replaced.spec(a.Spec, b.Spec)
@@ -86,8 +96,9 @@ func compare(before, after Environment, a, b Component) (Kind, []Reason) {
 	rerouted.route(a.Route, b.Route)
 	rerouted.duration("drain time", a.DrainMS, b.DrainMS)
 	scaled.number("replicas", int64(a.Replicas), int64(b.Replicas))
+	beside.beside(a, b)
 
-	all := slices.Concat(replaced, rerouted, scaled)
+	all := slices.Concat(replaced, rerouted, scaled, beside)
 	switch {
 	case len(replaced) > 0:
 		return Replaced, all
@@ -95,6 +106,8 @@ func compare(before, after Environment, a, b Component) (Kind, []Reason) {
 		return Rerouted, all
 	case len(scaled) > 0:
 		return Scaled, all
+	case len(beside) > 0:
+		return Adjusted, all
 	default:
 		return Unchanged, nil
 	}

@@ -84,6 +84,22 @@ func TestDiffGolden(t *testing.T) {
 		c.Spec.PIDs, c.Route.Path, c.Replicas = 0, "/app", 1
 	}), "production")
 
+	full := guestbook()
+	show("everything that guestbook has", &full, &full, "production")
+	next := guestbook()
+	next.Environments["production"] = otherwise(next.Environments["production"])
+	show("everything of guestbook otherwise", &full, &next, "production")
+	rotated := guestbook()
+	rotated.Environments["production"].Components["web"].Spec.Secrets[0].Version = 4
+	rotated.Environments["production"].Components["web"].Spec.Secrets[0].Sealed = digest.FromString("value 4")
+	show("a secret rotated", &full, &rotated, "production")
+	hooks := guestbook()
+	redis := hooks.Environments["production"].Components["redis"]
+	redis.Needs, redis.Hooks = []string{"mailer"}, []Hook{{When: HookAfter, Command: []string{"/bin/warm", "a b"}, TimeoutMS: 1000}}
+	redis.Schemas = []DataSchema{{Name: "keys", Reads: Range{1, 3}, Writes: 3, Leaves: 3}}
+	hooks.Environments["production"].Components["redis"] = redis
+	show("what is beside instances", &full, &hooks, "production")
+
 	other := clone(base)
 	env := other.Environments["production"]
 	env.Listen, env.Rollout.Strategy, env.Keep = "127.0.0.1:9090", "canary", 2

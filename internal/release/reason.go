@@ -93,6 +93,7 @@ func (rs *reasons) spec(a, b Spec) {
 	rs.add("stop signal", a.StopSignal, b.StopSignal)
 	rs.duration("stop grace", a.StopGraceMS, b.StopGraceMS)
 	rs.tmpfs(a.Tmpfs, b.Tmpfs)
+	rs.state(a, b)
 	rs.add("capabilities", words(a.Capabilities), words(b.Capabilities))
 	if len(*rs) == had {
 		rs.digest("settings layer", a.Settings, b.Settings) // mount points, or another format of the layer
@@ -148,6 +149,7 @@ func (rs *reasons) health(a, b *Health) {
 	rs.number("health check successes", int64(a.Successes), int64(b.Successes))
 	rs.number("health check failures", int64(a.Failures), int64(b.Failures))
 	rs.duration("health check start", a.StartMS, b.StartMS)
+	rs.duration("health check settle", a.SettleMS, b.SettleMS)
 }
 
 func (rs *reasons) route(a, b *Route) {
@@ -155,11 +157,16 @@ func (rs *reasons) route(a, b *Route) {
 		if r == nil {
 			return ""
 		}
+		if r.TCP != 0 {
+			return "tcp " + decimal(int64(r.TCP))
+		}
 		return r.Host + r.Path
 	}
 	rs.add("route", text(a), text(b))
 	if a != nil && b != nil {
+		rs.add("route address", a.Listen, b.Listen)
 		rs.duration("route hold time", a.HoldMS, b.HoldMS)
+		rs.add("route drain times", document(a.Drains), document(b.Drains))
 	}
 }
 
@@ -167,6 +174,8 @@ func probe(h *Health) string {
 	switch {
 	case h == nil:
 		return ""
+	case len(h.Exec) > 0:
+		return "exec " + words(h.Exec)
 	case h.HTTP == "":
 		return "tcp"
 	default:

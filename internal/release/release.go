@@ -131,7 +131,7 @@ type Rollout struct {
 	Analysis   *Analysis `json:"analysis,omitempty"`
 	BakeMS     int64     `json:"bakeMs"`     // after the switch, before the release counts as proven; a failure puts it back
 	DeadlineMS int64     `json:"deadlineMs"` // without progress for so long it is put back; waiting for people does not count
-	Queue      string    `json:"queue"`      // QueueRefuse, QueueSerialise, QueueCoalesce or QueueVerify
+	Queue      string    `json:"queue"`      // QueueRefuse (also when empty), QueueSerialise, QueueCoalesce or QueueVerify
 	Freeze     []Window  `json:"freeze,omitempty"`
 }
 

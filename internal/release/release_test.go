@@ -35,7 +35,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// site is a release that uses every field.
+// site is a release of two services.
 func site() Release {
 	web := Component{
 		Spec: Spec{

@@ -48,8 +48,16 @@ func (r Release) Validate() error {
 
 func (e Environment) check(c *checker, where string) {
 	c.required(where+".platform", e.Platform)
-	c.required(where+".rollout.strategy", e.Rollout.Strategy)
+	e.Rollout.check(c, where+".rollout")
 	c.text(where+".listen", e.Listen)
+	if e.TLS != nil {
+		e.TLS.check(c, where+".tls")
+	}
+	c.count(where+".volumes", len(e.Volumes), 0, maxList)
+	c.count(where+".events", len(e.Events), 0, maxList)
+	for i, w := range e.Events {
+		w.check(c, fmt.Sprintf("%s.events[%d]", where, i))
+	}
 	c.between(where+".keep", int64(e.Keep), 0, maxInteger)
 	c.count(where+".components", len(e.Components), 1, maxComponents)
 	for _, name := range slices.Sorted(maps.Keys(e.Components)) {
@@ -57,23 +65,16 @@ func (e Environment) check(c *checker, where string) {
 		c.name(at, name)
 		e.Components[name].check(c, at)
 	}
+	e.checkWhole(c, where)
 }
 
 func (p Component) check(c *checker, where string) {
 	p.Spec.check(c, where+".spec")
 	c.between(where+".replicas", int64(p.Replicas), 0, maxReplicas)
 	c.between(where+".drainMs", p.DrainMS, 0, maxMilliseconds)
-	if p.Route == nil {
-		return
-	}
-	c.text(where+".route.host", p.Route.Host)
-	c.text(where+".route.path", p.Route.Path)
-	if !strings.HasPrefix(p.Route.Path, "/") {
-		c.fail(where+".route.path", "is %q; it must begin with /", p.Route.Path)
-	}
-	c.between(where+".route.holdMs", p.Route.HoldMS, 0, maxMilliseconds)
-	if p.Spec.Port == 0 {
-		c.fail(where+".route", "routes to a component without a port")
+	p.checkKind(c, where)
+	if p.Route != nil {
+		p.Route.check(c, where+".route", p.Spec.Port)
 	}
 }
 
@@ -96,6 +97,7 @@ func (s Spec) check(c *checker, where string) {
 	c.between(where+".stopGraceMs", s.StopGraceMS, 0, maxMilliseconds)
 	s.checkEnv(c, where+".env")
 	s.checkPlaces(c, where)
+	s.checkState(c, where)
 	c.count(where+".capabilities", len(s.Capabilities), 0, maxList)
 	for i, name := range s.Capabilities {
 		c.required(fmt.Sprintf("%s.capabilities[%d]", where, i), name)
@@ -154,6 +156,14 @@ func (h Health) check(c *checker, where string) {
 	c.between(where+".successes", int64(h.Successes), 1, maxInteger)
 	c.between(where+".failures", int64(h.Failures), 1, maxInteger)
 	c.between(where+".startMs", h.StartMS, 1, maxMilliseconds)
+	c.between(where+".settleMs", h.SettleMS, 0, maxMilliseconds)
+	c.count(where+".exec", len(h.Exec), 0, maxList)
+	for _, arg := range h.Exec {
+		c.text(where+".exec", arg)
+	}
+	if h.HTTP != "" && len(h.Exec) > 0 {
+		c.fail(where, "has both http and exec")
+	}
 }
 
 // checker collects what is wrong.

@@ -161,7 +161,7 @@ func TestMountTable(t *testing.T) {
 		before := mountTable(t)
 		tree := richTree(t, s)
 		base := put(t, s, tree)
-		settings, err := SettingsTree(tree, nil, nil)
+		settings, err := SettingsTree(tree, release.Spec{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +293,7 @@ func TestSettingsOverArtifact(t *testing.T) {
 	conf := release.ConfigFile{Path: "/lib/app/conf", Digest: d, Size: int64(len(content)), Mode: 0o640, UID: 3}
 	over := conf
 	over.Path = "/usr/bin/suid"
-	settings, err := SettingsTree(base, []release.ConfigFile{conf, over}, []release.Tmpfs{{Path: "/tmp"}, {Path: "/var/cache/app"}})
+	settings, err := SettingsTree(base, release.Spec{Files: []release.ConfigFile{conf, over}, Tmpfs: []release.Tmpfs{{Path: "/tmp"}, {Path: "/var/cache/app"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

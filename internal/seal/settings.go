@@ -1,8 +1,10 @@
 package seal
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -20,30 +22,31 @@ var mountPoints = []string{"proc", "sys", "dev"}
 var boundFiles = []string{"etc/hosts", "etc/resolv.conf", "etc/hostname"}
 
 // SettingsTree makes the settings layer that goes over an artifact's tree: the
-// release's config files and every place that must exist to be mounted over.
+// spec's config files, and every place that must exist to be mounted over: a
+// directory for each tmpfs and volume, an empty file for each secret.
 // Paths are led through base's symbolic links as the running program will see
 // them, so a file for /run/x lands in var/run/x if run is a link to it. A config
 // file replaces what base has at its path, unless that is a directory.
 //
 // Directories that base has keep base's metadata. New ones have mode 0755 and
 // belong to root; everything new has the modification time of base's root.
-func SettingsTree(base image.Tree, files []release.ConfigFile, tmpfs []release.Tmpfs) (image.Tree, error) {
+func SettingsTree(base image.Tree, spec release.Spec) (image.Tree, error) {
 	if err := base.Validate(); err != nil {
 		return image.Tree{}, err
 	}
 	l := layer{base: base, mtime: base.Entries[0].MTime, entries: map[string]image.Entry{".": base.Entries[0]}}
-	for _, p := range mountPoints {
+	for _, p := range directories(spec) {
 		if err := l.mountPoint(p); err != nil {
 			return image.Tree{}, err
 		}
 	}
-	for _, m := range tmpfs {
-		if err := l.mountPoint(m.Path); err != nil {
+	for _, f := range spec.Files {
+		if err := l.file(f); err != nil {
 			return image.Tree{}, err
 		}
 	}
-	for _, f := range files {
-		if err := l.file(f); err != nil {
+	for _, s := range spec.Secrets {
+		if err := l.secret(s.Path); err != nil {
 			return image.Tree{}, err
 		}
 	}
@@ -53,6 +56,18 @@ func SettingsTree(base image.Tree, files []release.ConfigFile, tmpfs []release.T
 		}
 	}
 	return l.tree()
+}
+
+// directories are those that something is mounted over.
+func directories(spec release.Spec) []string {
+	out := slices.Clone(mountPoints)
+	for _, t := range spec.Tmpfs {
+		out = append(out, t.Path)
+	}
+	for _, v := range spec.Volumes {
+		out = append(out, v.Path)
+	}
+	return out
 }
 
 type layer struct {
@@ -103,6 +118,29 @@ func (l *layer) file(f release.ConfigFile) error {
 	return l.add(image.Entry{
 		Path: at, Type: image.File, Mode: f.Mode, UID: f.UID, GID: f.GID, MTime: l.mtime, Size: f.Size, Digest: f.Digest,
 	})
+}
+
+// secret makes the file that a secret is bound over. The artifact may have one: nobody
+// sees it.
+func (l *layer) secret(p string) error {
+	at, e, err := l.leadsTo(p)
+	if err != nil {
+		return err
+	}
+	if at == "." || e.Type != "" && e.Type != image.File {
+		return fault.New(fault.Invalid, "a secret cannot take the place of the %s %q", cmp.Or(string(e.Type), "directory"), at).At(p).
+			Mend("choose another path")
+	}
+	if _, ok := l.entries[at]; ok {
+		return fault.New(fault.Invalid, "two settings have the path %q in the artifact", at).At(p).
+			Mend("remove one of them; the artifact's symbolic links may make different paths one")
+	}
+	for _, m := range l.mounted {
+		if strings.HasPrefix(at, m+"/") {
+			return nil // made in what is mounted there
+		}
+	}
+	return l.add(image.Entry{Path: at, Type: image.File, Mode: 0o400, MTime: l.mtime, Digest: digest.FromBytes(nil)})
 }
 
 func (l *layer) boundFile(p string) error {

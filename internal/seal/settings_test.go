@@ -28,7 +28,7 @@ func config(path string) release.ConfigFile {
 }
 
 func TestSettingsTree(t *testing.T) {
-	got, err := SettingsTree(settingsBase(), []release.ConfigFile{config("/run/app/conf"), config("/etc/enabled")}, []release.Tmpfs{{Path: "/run/cache"}})
+	got, err := SettingsTree(settingsBase(), release.Spec{Files: []release.ConfigFile{config("/run/app/conf"), config("/etc/enabled")}, Tmpfs: []release.Tmpfs{{Path: "/run/cache"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +53,35 @@ func TestSettingsTree(t *testing.T) {
 	}
 }
 
+// TestSettingsTreeMounts holds that volumes and secrets have something to be mounted
+// over, but for a secret within another mount.
+func TestSettingsTreeMounts(t *testing.T) {
+	got, err := SettingsTree(settingsBase(), release.Spec{
+		Volumes: []release.Mount{{Path: "/var/lib/data"}, {Path: "/srv"}},
+		Secrets: []release.Secret{{Path: "/run/secrets/key"}, {Path: "/etc/file"}, {Path: "/srv/key"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]image.Type{"var/lib/data": image.Dir, "srv": image.Dir, "var/run/secrets/key": image.File, "etc/file": image.File, "srv/key": ""}
+	for path, kind := range want {
+		e, _ := got.Lookup(path)
+		if e.Type != kind || kind == image.File && (e.Size != 0 || e.Mode != 0o400) {
+			t.Errorf("%s is %+v, want an empty %q", path, e, kind)
+		}
+	}
+	for name, spec := range map[string]release.Spec{
+		"a secret for a directory": {Secrets: []release.Secret{{Path: "/etc"}}},
+		"a secret and a file":      {Secrets: []release.Secret{{Path: "/run/x"}}, Files: []release.ConfigFile{config("/var/run/x")}},
+		"a volume over a file":     {Volumes: []release.Mount{{Path: "/etc/file"}}},
+	} {
+		_, err := SettingsTree(settingsBase(), spec)
+		if f := fault.Of(err); f == nil || f.Kind != fault.Invalid {
+			t.Errorf("%s: %v, want an Invalid fault", name, err)
+		}
+	}
+}
+
 func TestSettingsTreeRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		files []release.ConfigFile
@@ -69,7 +98,7 @@ func TestSettingsTreeRefuses(t *testing.T) {
 		"a tmpfs over a file":    {tmpfs: []release.Tmpfs{{Path: "/etc/file"}}},
 		"a tmpfs over the root":  {tmpfs: []release.Tmpfs{{Path: "/"}}},
 	} {
-		_, err := SettingsTree(settingsBase(), c.files, c.tmpfs)
+		_, err := SettingsTree(settingsBase(), release.Spec{Files: c.files, Tmpfs: c.tmpfs})
 		if f := fault.Of(err); f == nil || f.Kind != fault.Invalid {
 			t.Errorf("%s: %v, want an Invalid fault", name, err)
 		}
@@ -78,12 +107,12 @@ func TestSettingsTreeRefuses(t *testing.T) {
 
 func TestSettingsTreeDoesNotDependOnOrder(t *testing.T) {
 	files := []release.ConfigFile{config("/a/b"), config("/c"), config("/run/z")}
-	one, err := SettingsTree(settingsBase(), files, nil)
+	one, err := SettingsTree(settingsBase(), release.Spec{Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Reverse(files)
-	two, err := SettingsTree(settingsBase(), files, nil)
+	two, err := SettingsTree(settingsBase(), release.Spec{Files: files})
 	if diff := cmp.Diff(one, two); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
