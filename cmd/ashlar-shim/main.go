@@ -5,29 +5,22 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
-func init() { runtime.LockOSThread() } // see shim.Run
-
 func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 
 func run(ctx context.Context, args []string) int {
-	if len(args) != 1 {
-		fmt.Fprintln(os.Stderr, "ashlar-shim is started by the ashlar server, with an instance's directory")
+	var b shim.Birth
+	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &b) != nil {
+		fmt.Fprintln(os.Stderr, "ashlar-shim is started by the ashlar server, which tells it what it needs")
 		return 2
 	}
-	var err error
-	if args[0] == shim.MemfdArg {
-		err = shim.WriteMemfdSysctl()
-	} else {
-		err = shim.Run(ctx, args[0])
-	}
-	if err != nil {
+	if err := shim.Run(ctx, b); err != nil {
 		fmt.Fprintln(os.Stderr, "ashlar-shim:", err)
 		return 1
 	}

@@ -14,6 +14,9 @@ import (
 // adopt makes the instances that an earlier server left known again, and takes
 // away those that it had not started yet.
 func (p *Platform) adopt(ctx context.Context) error {
+	if err := p.adoptBlanks(ctx); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(p.instancesDir())
 	if err != nil {
 		return fault.New(fault.Unavailable, "read the run directory: %w", err).At(p.instancesDir())
@@ -32,11 +35,25 @@ func (p *Platform) adopt(ctx context.Context) error {
 	return nil
 }
 
+// adoptBlanks takes away the shims that an earlier server had no instance for.
+func (p *Platform) adoptBlanks(ctx context.Context) error {
+	entries, err := os.ReadDir(p.blanksDir())
+	if err != nil {
+		return fault.New(fault.Unavailable, "read the run directory: %w", err).At(p.blanksDir())
+	}
+	for _, e := range entries {
+		if err := p.sweepBlank(ctx, e.Name()); err != nil {
+			return fault.New(fault.Internal, "take away the shim %s: %w", e.Name(), err).At(p.blankDir(e.Name()))
+		}
+	}
+	return nil
+}
+
 func (p *Platform) adoptOne(ctx context.Context, id string) error {
 	dir := p.instanceDir(id)
 	var m meta
 	if err := shim.ReadJSON(filepath.Join(dir, metaFile), &m); err != nil || m.Instance.ID != id {
-		m.Instance.ID, m.Link = id, p.linkName(id)
+		m.Instance.ID = id
 		p.cfg.Log.Info("instance never begun is taken away", "instance", id)
 		return p.sweep(ctx, m) // nothing was begun: instance.json comes first
 	}

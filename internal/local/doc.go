@@ -16,7 +16,14 @@
 //
 //	R/network.json  the bridge and its subnet
 //	R/i/<id>/       one instance: instance.json, what the shim keeps (see package shim)
-//	R/runc/         the runtime's own state
+//	R/b/<unit>/     a shim that no instance has yet; the directory becomes R/i/<id>
+//	R/own/          empty; each shim mounts a tmpfs there that it alone sees
+//	R/runc/<unit>/  the runtime's own state
+//
+// An instance is made of a blank: a shim with a network, and a runtime process that
+// waits for its specification. [Platform.Expect] has blanks born ahead of the
+// instances, so that what takes time without knowing the release is over when it is
+// known. Blanks that nobody uses leave, and so do those whose server is gone.
 //
 // A server that returns finds its instances there and goes on watching them. An
 // instance that was made but never started is taken away instead; one whose shim

@@ -19,6 +19,7 @@ type meta struct {
 	Instance  rollout.Instance `json:"instance"`
 	Spec      release.Spec     `json:"spec"`
 	Address   netip.Addr       `json:"address"`
+	Unit      string           `json:"unit"` // its name to the runtime, see blank
 	Link      string           `json:"link"` // the host's end of its network link
 	CreatedAt time.Time        `json:"createdAt"`
 }
@@ -35,7 +36,6 @@ func (m meta) hostPort() string {
 const (
 	metaFile  = "instance.json"
 	readyFile = "ready" // there once the instance was ready
-	hostsFile = "hosts" // its /etc/hosts
 )
 
 // instance is what the platform knows of one instance.
@@ -44,9 +44,8 @@ type instance struct {
 	meta     meta
 	removal  sync.Mutex // held by who takes the instance, or what a lost shim left, away
 
-	born     chan struct{}     // closed when Start is over, or at adoption
-	startErr error             // what came of Start; read after born
-	first    chan shim.Message // Created or Failed, once
+	born     chan struct{} // closed when Start is over, or at adoption
+	startErr error         // what came of Start; read after born
 
 	mu     sync.Mutex
 	shim   *shim.Client // nil: none, or not yet
@@ -60,9 +59,8 @@ type instance struct {
 func newInstance(p *Platform, m meta) *instance {
 	return &instance{
 		platform: p, meta: m,
-		born:  make(chan struct{}),
-		first: make(chan shim.Message, 1),
-		said:  shim.Message{State: shim.Creating},
+		born: make(chan struct{}),
+		said: shim.Message{State: shim.Creating},
 	}
 }
 
@@ -92,11 +90,6 @@ func (i *instance) heard(m shim.Message) {
 	}
 	i.mu.Unlock()
 	switch m.State {
-	case shim.Created, shim.Failed:
-		select {
-		case i.first <- m:
-		default: // said already
-		}
 	case shim.Stopping, shim.Exited:
 		i.unprobe()
 	}

@@ -35,6 +35,7 @@ type Config struct {
 	LogFiles int   // output files per instance, the current one included; default 3
 	KeepLogs int   // outputs of removed instances that are kept per environment; default 10
 
+	patience  time.Duration // how long what Expect made waits to be used; default 20 s
 	shimLimit time.Duration // how long a shim may take for its part of a removal; default 10 s
 }
 
@@ -50,6 +51,8 @@ type Platform struct {
 
 	mu        sync.Mutex
 	instances map[string]*instance
+
+	ahead ahead
 }
 
 // New opens the run directory and adopts the instances that are there.
@@ -65,7 +68,7 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 		instances: map[string]*instance{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	for _, dir := range []string{p.instancesDir(), p.runcRoot()} {
+	for _, dir := range []string{p.instancesDir(), p.blanksDir(), p.privateDir(), p.runcRoot()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(dir)
 		}
@@ -103,6 +106,9 @@ func (c *Config) complete() error {
 	}
 	if c.shimLimit <= 0 {
 		c.shimLimit = 10 * time.Second
+	}
+	if c.patience <= 0 {
+		c.patience = 20 * time.Second
 	}
 	if c.LogSize <= 0 {
 		c.LogSize = 8 << 20
@@ -164,7 +170,7 @@ func (p *Platform) claim(env rollout.Key, in rollout.Instance, spec release.Spec
 	if known := p.instances[in.ID]; known != nil {
 		return known, false
 	}
-	m := meta{Key: env, Instance: in, Spec: spec, Link: p.linkName(in.ID), CreatedAt: p.cfg.Now()}
+	m := meta{Key: env, Instance: in, Spec: spec, CreatedAt: p.cfg.Now()}
 	inst = newInstance(p, m)
 	p.instances[in.ID] = inst
 	return inst, true
@@ -184,7 +190,9 @@ func (p *Platform) takeBack(ctx context.Context, inst *instance, cause error) er
 }
 
 func (p *Platform) forget(inst *instance) {
-	p.network.release(inst.meta.Address)
+	if inst.meta.Unit != "" {
+		p.network.release(inst.meta.Address)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.instances, inst.meta.Instance.ID)
@@ -260,6 +268,7 @@ func (p *Platform) signal() {
 // server's control groups go too.
 func (p *Platform) Close(ctx context.Context) error {
 	p.cancel()
+	p.closeAhead()
 	p.mu.Lock()
 	left := len(p.instances)
 	for _, inst := range p.instances {

@@ -165,7 +165,7 @@ func (n *network) remember() error {
 	if b, err := os.ReadFile(n.file); err == nil && json.Unmarshal(b, &have) == nil && have == want {
 		return nil
 	}
-	return shim.WriteJSON(n.file, want)
+	return shim.WriteDurableJSON(n.file, want)
 }
 
 func nextBlock(a netip.Addr) netip.Addr {
@@ -243,6 +243,9 @@ func (n *network) teardown() error {
 }
 
 func deleteLink(name string) error {
+	if name == "" {
+		return nil
+	}
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -45,7 +44,7 @@ func (p *Platform) sweep(ctx context.Context, m meta) error {
 	if err := p.awaitShim(ctx, dir); err != nil {
 		return err
 	}
-	err := errors.Join(p.deleteContainer(ctx, id), deleteLink(m.Link), p.retireLogs(m))
+	err := errors.Join(p.deleteContainer(ctx, m), deleteLink(m.Link), p.retireLogs(m))
 	if err != nil {
 		return err
 	}
@@ -103,20 +102,19 @@ func flock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// deleteContainer removes a container that has no shim any more, with all its processes.
-func (p *Platform) deleteContainer(ctx context.Context, id string) error {
-	path := strings.TrimPrefix(p.cgroup(id), "/")
+// deleteContainer removes a container that has no shim any more, with all its
+// processes. Nothing is asked of the runtime: what it would remove is its own
+// directory and the control groups.
+func (p *Platform) deleteContainer(ctx context.Context, m meta) error {
+	path := strings.TrimPrefix(p.cgroup(m.Instance.ID), "/")
 	if err := killCgroup(ctx, path); err != nil {
 		return err
 	}
-	state := filepath.Join(p.runcRoot(), id)
-	if exists(state) { // not --force: its processes have ended, and it waits until somebody has reaped them
-		cmd := exec.CommandContext(ctx, p.cfg.Runc, "--root", p.runcRoot(), "delete", id)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			p.cfg.Log.Warn("runtime could not delete a container", "instance", id, "err", err, "said", string(out))
-		}
+	err := removeCgroups(path)
+	if m.Unit != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(p.runcRoot(), m.Unit)))
 	}
-	return errors.Join(removeCgroups(path), os.RemoveAll(state))
+	return err
 }
 
 // clearLost ends what an instance whose shim was killed still runs: nobody holds
@@ -128,7 +126,7 @@ func (p *Platform) clearLost(i *instance) {
 	defer cancel()
 	err := p.awaitShim(ctx, i.dir())
 	if err == nil {
-		err = p.deleteContainer(ctx, i.meta.Instance.ID)
+		err = p.deleteContainer(ctx, i.meta)
 	}
 	if err != nil {
 		p.cfg.Log.Warn("cannot end what a lost instance left", "instance", i.meta.Instance.ID, "err", err)

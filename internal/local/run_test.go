@@ -238,11 +238,16 @@ func (w *world) shimPID(id string) int {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	return atoi(w.t, string(b))
+}
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return pid
+	return n
 }
 
 func TestShimKilled(t *testing.T) {
@@ -335,19 +340,7 @@ func configFile(t *testing.T, path, text string) release.ConfigFile {
 func TestShimWithoutServerGivesUp(t *testing.T) {
 	w := newWorld(t)
 	i, _ := w.claim(env, order("plain"), spec("plain"))
-	var err error
-	if i.meta.Address, err = w.network.take(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.lay(i); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := w.spawn(i)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i.attend(shim.NewClient(conn, i.heard))
-	if _, err := i.awaitMade(t.Context()); err != nil {
+	if err := w.make(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
 	i.birth(nil)

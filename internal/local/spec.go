@@ -31,7 +31,7 @@ func (p *Platform) runtimeSpec(m meta) (*specs.Spec, error) {
 	}
 	spec := &specs.Spec{
 		Version:  specs.Version,
-		Root:     &specs.Root{Path: shim.RootDir, Readonly: true},
+		Root:     &specs.Root{Path: shim.Root, Readonly: true},
 		Hostname: m.Instance.Component,
 		Process: &specs.Process{
 			User:            specs.User{UID: uint32(m.Spec.UID), GID: uint32(m.Spec.GID)},
@@ -47,7 +47,6 @@ func (p *Platform) runtimeSpec(m meta) (*specs.Spec, error) {
 			CgroupsPath:   p.cgroup(m.Instance.ID),
 			Namespaces:    namespaces(),
 			Resources:     resources(m.Spec),
-			Sysctl:        sysctls(),
 			MaskedPaths:   maskedPaths,
 			ReadonlyPaths: readonlyPaths,
 		},
@@ -137,7 +136,7 @@ func (p *Platform) hostsMount(m meta) []specs.Mount {
 		return nil
 	}
 	return []specs.Mount{{
-		Destination: "/etc/hosts", Type: "bind", Source: filepath.Join(p.instanceDir(m.Instance.ID), hostsFile),
+		Destination: "/etc/hosts", Type: "bind", Source: filepath.Join(p.privateDir(), shim.HostsFile),
 		Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
 	}}
 }
@@ -147,23 +146,14 @@ func hosts(m meta) []byte {
 	return fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost\n%s %s\n", m.Address, m.Instance.Component)
 }
 
+// namespaces are the program's own. Its network is the shim's.
 func namespaces() []specs.LinuxNamespace {
 	out := []specs.LinuxNamespace{
-		{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+		{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
 		{Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
 	}
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	}
-	return out
-}
-
-// sysctls lets a program without privileges listen on any port of its own network
-// namespace, and leaves IPv6 to the loopback.
-func sysctls() map[string]string {
-	out := map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
-	if _, err := os.Stat("/proc/sys/net/ipv6/conf/default/disable_ipv6"); err == nil {
-		out["net.ipv6.conf.default.disable_ipv6"] = "1"
 	}
 	return out
 }

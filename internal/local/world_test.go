@@ -158,8 +158,10 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 		if diff := cmp.Diff(before, hostStateSettled(t, w.cfg.RunDir, mark, before)); diff != "" {
 			t.Errorf("left on the host (-before +after):\n%s", diff)
 		}
-		if left, _ := filepath.Glob(filepath.Join(w.cfg.RunDir, "i", "*")); len(left) > 0 {
-			t.Errorf("files left: %v", left)
+		for _, dir := range []string{w.instancesDir(), w.blanksDir(), w.privateDir(), w.runcRoot()} {
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Errorf("files left in %s: %v", dir, left)
+			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)

@@ -74,10 +74,19 @@ func (c *Client) Close() error {
 // Order sends an order and waits for its answer. The error is a *Failure if the shim
 // refused, ErrGone if it ended, or the context's.
 func (c *Client) Order(ctx context.Context, op string) (Message, error) {
+	return c.order(ctx, Request{Op: op})
+}
+
+// Create sends OpCreate, like Order.
+func (c *Client) Create(ctx context.Context, what Config) (Message, error) {
+	return c.order(ctx, Request{Op: OpCreate, Create: &what})
+}
+
+func (c *Client) order(ctx context.Context, r Request) (Message, error) {
 	answer := make(chan Message, 1)
 	c.mu.Lock()
 	c.seq++
-	r := Request{Seq: c.seq, Op: op}
+	r.Seq = c.seq
 	c.waiting[r.Seq] = answer
 	err := json.NewEncoder(c.conn).Encode(r)
 	c.mu.Unlock()

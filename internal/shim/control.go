@@ -51,7 +51,7 @@ func newControl() *control {
 	return &control{
 		orders: make(chan order),
 		first:  make(chan struct{}),
-		last:   Message{State: Creating},
+		last:   Message{State: Blank},
 		peers:  map[*peer]bool{},
 	}
 }

@@ -9,10 +9,16 @@
 //
 // The life of an instance, each arrow one order or one event:
 //
-//	creating --runc create--> created --start--> running --stop--> stopping
-//	    |                        |                  |                 |
-//	    +-- fails: failed        +-----------------program ends-------+--> exited
+//	blank --create--> creating --> created --start--> running --stop--> stopping
+//	                      |           |                  |                 |
+//	                      +--> failed +-----------------program ends-------+--> exited
 //
+// It is born into namespaces of its own for mounts, network and processes. The program
+// inherits the network. As the shim is the first of its processes, the kernel kills
+// everything that it started when it dies. What it is told about the instance, the
+// specification with the environment included, lies in memory that it alone sees.
+//
+// A blank shim has runc create wait for the specification, which comes by a pipe.
 // A shim whose first connection ends before the order to start takes everything
 // back and leaves: nobody would ever find what it made. After the end, exit.json
 // is durable before anybody is told.

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -10,16 +11,11 @@ import (
 
 // The files of an instance's directory that the shim reads or writes.
 const (
-	ConfigFile = "shim.json"   // Config, written before the shim starts
-	SpecFile   = "config.json" // the OCI runtime specification
-	SocketFile = "sock"        // the control socket, mode 0600
-	LockFile   = "lock"        // locked as long as the shim lives; holds its process ID
-	StateFile  = "state.json"  // the last Message of a shim whose program was started
-	ExitFile   = "exit.json"   // Exit, durable
-	RootDir    = "root"        // where the sealed root is mounted, seen by the shim alone
-	PIDFile    = "pid"         // of the program, written by runc
-	RuncLog    = "runc.log"    // what runc had to say, JSON lines
-	ErrorFile  = "shim.log"    // the shim's own standard error
+	SocketFile = "sock"       // the control socket, mode 0600
+	LockFile   = "lock"       // locked as long as the shim lives; holds its process ID
+	StateFile  = "state.json" // the last Message of a shim whose program was started
+	ExitFile   = "exit.json"  // Exit, durable
+	ErrorFile  = "shim.log"   // the shim's own standard error
 )
 
 // FirstFD and LockFD are the descriptors a shim is born with: one end of a
@@ -29,11 +25,11 @@ const (
 	LockFD  = 4
 )
 
-// Config is what a shim is told.
+// Config is what a shim is told with OpCreate. It is never written to a file.
 type Config struct {
-	ID       string          `json:"id"`
-	Runc     string          `json:"runc"`     // path of the runtime
-	RuncRoot string          `json:"runcRoot"` // its state directory
+	Dir      string          `json:"dir"`      // the instance's directory, with the files the shim was born with
+	Spec     json.RawMessage `json:"spec"`     // the OCI runtime specification; its root is Root
+	Hosts    []byte          `json:"hosts"`    // what HostsFile is to hold
 	Objects  string          `json:"objects"`  // the object store's data layer
 	Seals    []digest.Digest `json:"seals"`    // top layer first
 	Log      string          `json:"log"`      // output file; rotated to .1, .2, …
@@ -43,11 +39,18 @@ type Config struct {
 	Grace    time.Duration   `json:"grace"`    // from Signal to SIGKILL
 }
 
+// Names within a shim's private directory that a specification may speak of.
+const (
+	Root      = "root"  // where the sealed root is mounted
+	HostsFile = "hosts" // to be mounted as /etc/hosts
+)
+
 // State is how far an instance has come.
 type State string
 
 // The states, see the package comment.
 const (
+	Blank    State = "blank"
 	Creating State = "creating"
 	Created  State = "created"
 	Running  State = "running"
@@ -58,15 +61,17 @@ const (
 
 // The orders that a shim takes.
 const (
-	OpStart = "start" // created -> running; the answer comes when the program was started
-	OpStop  = "stop"  // running -> stopping; answered at once, the shim does the waiting
-	OpKill  = "kill"  // SIGKILL now
+	OpCreate = "create" // blank -> created; answered when the container is there
+	OpStart  = "start"  // created -> running; the answer comes when the program was started
+	OpStop   = "stop"   // running -> stopping; answered at once, the shim does the waiting
+	OpKill   = "kill"   // SIGKILL now
 )
 
 // Request is one order, one JSON value on the socket.
 type Request struct {
-	Seq uint64 `json:"seq"` // from 1; comes back in the answer
-	Op  string `json:"op"`
+	Seq    uint64  `json:"seq"` // from 1; comes back in the answer
+	Op     string  `json:"op"`
+	Create *Config `json:"create,omitempty"` // with OpCreate
 }
 
 // Message is what a shim says: on connecting, on every change of state, and in
@@ -74,7 +79,6 @@ type Request struct {
 type Message struct {
 	Re      uint64    `json:"re,omitempty"` // Request.Seq that this answers; 0: nobody asked
 	State   State     `json:"state"`
-	PID     int       `json:"pid,omitempty"` // of the program, in the host's numbering
 	Started time.Time `json:"started,omitzero"`
 	Error   *Failure  `json:"error,omitempty"` // with Failed, or in answer to an order that failed
 	Exit    *Exit     `json:"exit,omitempty"`  // with Exited

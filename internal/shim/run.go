@@ -3,8 +3,6 @@ package shim
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
 // The longest that a step of the runtime may take.
@@ -30,85 +31,52 @@ type shim struct {
 	control *control
 	output  *output
 	copies  sync.WaitGroup
-	readers []*os.File
+	streams []stream
 
 	said   Message
-	memfd  chan error              // what came of forbidMemfdExec
+	over   bool                    // there is nothing to wait for any more
+	pid    int                     // of the program, as the shim counts
 	ended  chan syscall.WaitStatus // the program's end
+	gone   chan struct{}           // closed then
 	events string                  // see memoryEvents
 	grace  *time.Timer             // set by a stop
 	failed error                   // why the program cannot be started any more
 }
 
-// Run is the whole life of the shim of the instance directory dir. It must be
-// called from a locked main thread: the runtime's processes die with it. It
-// returns when the instance is over and nothing of it is left but files in dir.
-func Run(ctx context.Context, dir string) error {
-	first, err := inherit(dir)
+// stream is one pipe that the program writes to.
+type stream struct {
+	name string
+	read *os.File
+}
+
+// Run is the whole life of a shim. It returns when the instance is over and nothing
+// of it is left but files in its directory.
+func Run(ctx context.Context, b Birth) error {
+	first, err := inherit()
 	if err != nil {
 		return err
 	}
-	s := &shim{dir: dir, control: newControl(), said: Message{State: Creating}}
-	listener, err := s.control.listen(dir)
+	s := &shim{dir: b.Dir, runc: runc{Birth: b}, control: newControl(), said: Message{State: Blank}}
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	listener, err := s.control.listen(b.Dir)
 	if err != nil {
 		return err
 	}
 	go s.control.serveFirst(s.control.greet(first))
-	terms := make(chan os.Signal, 1)
-	signal.Notify(terms, syscall.SIGTERM)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
-
-	if err := s.create(ctx); err != nil {
-		var f *Failure
-		if !errors.As(err, &f) {
-			f = &Failure{Step: "create", Text: err.Error()}
-		}
-		err = s.runc.delete(ctx)
-		s.say(Message{State: Failed, Error: f}, nil)
-		return errors.Join(err, listener.Close())
-	}
-	debug.FreeOSMemory() // nothing of the beginning is needed again
 	status := s.attend(ctx, terms)
 	return errors.Join(s.finish(ctx, status), listener.Close())
 }
 
-// inherit takes over the descriptors that the shim was born with.
-func inherit(dir string) (net.Conn, error) {
-	for _, fd := range []int{FirstFD, LockFD} {
-		unix.CloseOnExec(fd)
-	}
-	if _, err := unix.Pwrite(LockFD, fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
-		return nil, fmt.Errorf("write %s: %w", filepath.Join(dir, LockFile), err)
-	}
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("become the reaper of the program: %w", err)
-	}
-	f := os.NewFile(FirstFD, "first connection")
-	conn, err := net.FileConn(f)
-	return conn, errors.Join(err, f.Close())
-}
-
-func (s *shim) say(m Message, answer *order) {
-	s.said = m
-	s.control.say(m, answer)
-}
-
-// create brings the instance to Created.
-func (s *shim) create(ctx context.Context) error {
-	if err := ReadJSON(filepath.Join(s.dir, ConfigFile), &s.cfg); err != nil {
+// prepare does what can be done before anything is known of the instance.
+func (s *shim) prepare(ctx context.Context) error {
+	if err := settle(s.runc.Birth); err != nil {
 		return err
 	}
-	s.runc = runc{path: s.cfg.Runc, root: s.cfg.RuncRoot, dir: s.dir, id: s.cfg.ID}
-	if err := mountRoot(s.dir, s.cfg); err != nil {
-		return err
-	}
-	out, err := openOutput(s.cfg.Log, s.cfg.LogSize, s.cfg.LogFiles, time.Now)
-	if err != nil {
-		return &Failure{Step: "log", Text: err.Error()}
-	}
-	s.output = out
-	ctx, cancel := context.WithTimeout(ctx, runtimeLimit)
-	defer cancel()
 	stdout, err := s.pipe("stdout")
 	if err != nil {
 		return err
@@ -119,48 +87,98 @@ func (s *shim) create(ctx context.Context) error {
 		return err
 	}
 	defer stderr.Close() //nolint:errcheck // the program holds its own
-	pid, err := s.runc.create(ctx, stdout, stderr)
+	return s.runc.prepare(ctx, stdout, stderr)
+}
+
+func (s *shim) say(m Message, answer *order) {
+	s.said = m
+	s.control.say(m, answer)
+}
+
+// create brings the instance to Created, or ends the shim.
+func (s *shim) create(ctx context.Context, o *order) {
+	if s.said.State != Blank || o.Create == nil {
+		s.control.refuse(*o, &Failure{Step: "order", Text: "there is an instance already"})
+		return
+	}
+	s.cfg, s.dir = *o.Create, o.Create.Dir
+	s.say(Message{State: Creating}, nil)
+	ctx, cancel := context.WithTimeout(ctx, runtimeLimit)
+	defer cancel()
+	if err := s.make(ctx); err != nil {
+		var f *Failure
+		if !errors.As(err, &f) {
+			f = &Failure{Step: "create", Text: err.Error()}
+		}
+		s.runc.abandon()
+		if err := s.runc.delete(ctx); err != nil {
+			f.Text += "; " + err.Error()
+		}
+		s.say(Message{State: Failed, Error: f}, o)
+		s.over = true
+		return
+	}
+	s.cfg.Spec, s.cfg.Hosts = nil, nil
+	debug.FreeOSMemory() // nothing of the beginning is needed again
+	s.say(Message{State: Created}, o)
+}
+
+func (s *shim) make(ctx context.Context) error {
+	go rouseCgroups()
+	out, err := openOutput(s.cfg.Log, s.cfg.LogSize, s.cfg.LogFiles, time.Now)
 	if err != nil {
+		return &Failure{Step: "log", Text: err.Error()}
+	}
+	s.output = out
+	for _, from := range s.streams {
+		s.copies.Go(func() { s.output.copy(from.read, from.name) })
+	}
+	private := s.runc.Private
+	if err := os.WriteFile(filepath.Join(private, HostsFile), s.cfg.Hosts, 0o644); err != nil {
 		return err
 	}
-	s.born(ctx, pid)
+	if err := seal.Mount(filepath.Join(private, Root), s.cfg.Objects, s.cfg.Seals...); err != nil {
+		return &Failure{Step: "mount", Text: err.Error(), Fault: fault.Of(err)}
+	}
+	if s.pid, err = s.runc.create(ctx, s.cfg.Spec); err != nil {
+		return err
+	}
+	s.watch()
 	return nil
 }
 
-// born watches over the process that will be the program.
-func (s *shim) born(ctx context.Context, pid int) {
+// watch waits for the end of the process that will be the program.
+func (s *shim) watch() {
+	pid := s.pid
 	s.events = memoryEvents(pid)
-	s.ended = make(chan syscall.WaitStatus, 1)
+	s.ended, s.gone = make(chan syscall.WaitStatus, 1), make(chan struct{})
 	go func() {
 		var status syscall.WaitStatus
 		for {
 			_, err := syscall.Wait4(pid, &status, 0, nil)
 			if err != syscall.EINTR {
 				s.ended <- status
+				close(s.gone)
 				return
 			}
 		}
 	}()
-	s.memfd = make(chan error, 1)
-	go func() { s.memfd <- forbidMemfdExec(context.WithoutCancel(ctx), pid) }()
-	s.say(Message{State: Created, PID: pid}, nil)
 }
 
-// pipe makes the stream's pipe, copies what comes out of it to the log and gives the end to write to.
-func (s *shim) pipe(stream string) (*os.File, error) {
+// pipe makes the stream's pipe and gives the end to write to.
+func (s *shim) pipe(name string) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	s.readers = append(s.readers, r)
-	s.copies.Go(func() { s.output.copy(r, stream) })
+	s.streams = append(s.streams, stream{name, r})
 	return w, nil
 }
 
-// attend takes orders until the program has ended.
+// attend takes orders until the program has ended, or there will never be one.
 func (s *shim) attend(ctx context.Context, terms <-chan os.Signal) syscall.WaitStatus {
 	first := s.control.first
-	for {
+	for !s.over {
 		var expired <-chan time.Time
 		if s.grace != nil {
 			expired = s.grace.C
@@ -176,21 +194,24 @@ func (s *shim) attend(ctx context.Context, terms <-chan os.Signal) syscall.WaitS
 			s.signal(unix.SIGKILL)
 		case <-first:
 			first = nil
-			if s.said.State == Created { // nobody will ever order the start
-				s.signal(unix.SIGKILL)
+			if s.said.State == Blank || s.said.State == Created { // nobody will ever order the start
+				s.stop(nil)
 			}
 		}
 	}
+	return 0
 }
 
 func (s *shim) obey(ctx context.Context, o order) {
 	switch o.Op {
+	case OpCreate:
+		s.create(ctx, &o)
 	case OpStart:
 		s.start(ctx, &o)
 	case OpStop:
 		s.stop(&o)
 	case OpKill:
-		s.signal(unix.SIGKILL)
+		s.kill()
 		s.say(s.said, &o)
 	default:
 		s.control.refuse(o, &Failure{Step: "order", Text: "unknown order " + o.Op})
@@ -204,14 +225,8 @@ func (s *shim) start(ctx context.Context, o *order) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, runtimeLimit)
 	defer cancel()
-	if s.memfd != nil {
-		if err := <-s.memfd; err != nil {
-			s.failed = &Failure{Step: "start", Text: "set vm.memfd_noexec: " + err.Error()}
-		}
-		s.memfd = nil
-	}
 	if s.failed == nil {
-		s.failed = s.runc.start(ctx)
+		s.failed = s.runc.start(ctx, s.gone)
 	}
 	if s.failed != nil {
 		s.control.refuse(*o, s.failed.(*Failure))
@@ -229,8 +244,8 @@ func (s *shim) start(ctx context.Context, o *order) {
 // stop asks the program to end and sets the time after which it has to.
 func (s *shim) stop(o *order) {
 	switch s.said.State {
-	case Created:
-		s.signal(unix.SIGKILL)
+	case Blank, Created:
+		s.kill()
 	case Running:
 		s.signal(syscall.Signal(s.cfg.Signal))
 		s.grace = time.NewTimer(s.cfg.Grace)
@@ -242,14 +257,27 @@ func (s *shim) stop(o *order) {
 	s.say(s.said, o)
 }
 
+// kill ends the program, or the shim that has none.
+func (s *shim) kill() {
+	if s.said.State == Blank {
+		s.runc.abandon()
+		s.over = true
+		return
+	}
+	s.signal(unix.SIGKILL)
+}
+
 // signal cannot hit a stranger: the program's process ID stays taken until the
 // shim has waited for it, and after that nothing calls this.
 func (s *shim) signal(sig syscall.Signal) {
-	_ = syscall.Kill(s.said.PID, sig) // ESRCH: it has just ended
+	_ = syscall.Kill(s.pid, sig) // ESRCH: it has just ended
 }
 
 // finish makes the exit status durable, tells it and takes the container away.
 func (s *shim) finish(ctx context.Context, status syscall.WaitStatus) error {
+	if s.over {
+		return nil
+	}
 	s.drain()
 	exit := Exit{At: time.Now(), Tail: s.output.lastLines()}
 	switch {
@@ -261,7 +289,7 @@ func (s *shim) finish(ctx context.Context, status syscall.WaitStatus) error {
 	exit.OOM = exit.Code != 0 && s.events != "" && oomKills(s.events) > 0
 	err := s.output.close()
 	if !s.said.Started.IsZero() {
-		err = errors.Join(err, WriteJSON(filepath.Join(s.dir, ExitFile), exit))
+		err = errors.Join(err, WriteDurableJSON(filepath.Join(s.dir, ExitFile), exit))
 	}
 	m := s.said
 	m.State, m.Exit = Exited, &exit
@@ -279,8 +307,8 @@ func (s *shim) drain() {
 	select {
 	case <-done:
 	case <-time.After(drainLimit):
-		for _, r := range s.readers {
-			_ = r.Close() // makes its reader end
+		for _, from := range s.streams {
+			_ = from.read.Close() // makes its reader end
 		}
 		<-done
 	}
