@@ -71,6 +71,7 @@ var packages = map[string]pkg{
 	"internal/store": {adapter, "fault rollout record engine", "conformance",
 		"it is an engine.Store, whose methods carry engine.Stored; were that type in the core, the import would go"},
 	"internal/prometheus": {adapter, "fault", "", "one number of a server's; what it means is judged elsewhere"},
+	"internal/event":      {adapter, "fault release rollout record", "store", "brings what the record says to webhooks; the store behind it is an interface of its own"},
 	"internal/gc":         {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
 

@@ -67,6 +67,15 @@ CREATE TABLE releases (
 	doc       BLOB NOT NULL,
 	UNIQUE (app, number)
 ) STRICT;
+`, `
+-- How far each webhook of an environment has been told: the index of the first entry
+-- that it has not been.
+CREATE TABLE told (
+	scope INTEGER NOT NULL REFERENCES scopes (id),
+	url   TEXT NOT NULL,
+	next  INTEGER NOT NULL,
+	PRIMARY KEY (scope, url)
+) STRICT, WITHOUT ROWID;
 `}
 
 // migrate brings the database to this program's version, in one transaction.
