@@ -17,6 +17,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/cli"
 	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/event"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/local"
 	"github.com/ashlar-infra/ashlar/internal/object"
@@ -38,6 +39,7 @@ type server struct {
 	routerPID   int
 	platform    *local.Platform
 	engine      *engine.Engine
+	courier     *event.Courier
 	garbage     *garbage
 	endings     chan ending
 }
@@ -100,6 +102,7 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: s.router.client, Artifacts: have, Log: log,
 	})
+	s.courier = s.newCourier()
 	return s, nil
 }
 
@@ -119,6 +122,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { return quiet(s.engine.Run(running, time.Now)) })
 	g.Go(func() error { s.router.keep(running, s.routerPID, s.wakeAll); return nil })
 	g.Go(func() error { return quiet(s.narrate(running)) })
+	g.Go(func() error { return quiet(s.courier.Run(running)) })
 	s.log.Info("server serves", "socket", api.SocketPath(s.runDir), "dir", s.dir, "pid", os.Getpid(), "version", version)
 
 	end := ending{actor: engine.Actor}
@@ -239,6 +243,7 @@ func (s *server) api() *api.Server {
 		Output:    s.output,
 		GC:        s.garbage.collect,
 		Doctor:    s.doctor,
+		Troubles:  s.courier.Troubles,
 		Version: func() api.Version {
 			return api.Version{Version: version, PID: os.Getpid(), Started: s.began, Dir: s.dir, RSS: residentSet()}
 		},

@@ -122,6 +122,9 @@ func (s *Server) status(ctx context.Context, r request) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
+	if s.Troubles != nil {
+		st.Problems = append(st.Problems, s.Troubles(key)...)
+	}
 	out := Status{Status: st, URL: urlOf(st.State), Now: now, Releases: map[digest.Digest]int{}}
 	for _, o := range st.State.Instances {
 		if stored, err := s.Store.Release(ctx, o.Release); err == nil {

@@ -34,6 +34,8 @@ type Config struct {
 	GC func(ctx context.Context, actor string, q GCRequest) (GCReport, error)
 	// Doctor checks what the server can and cannot do here.
 	Doctor func(ctx context.Context) []Check
+	// Troubles tells what is the matter with an environment besides its rollouts; may be nil.
+	Troubles func(key engine.Key) []string
 	// Version describes the server.
 	Version func() Version
 	// End makes the server end after the answer is sent.
