@@ -11,7 +11,6 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
-	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 func (s *Server) addRelease(ctx context.Context, r request) (AddedRelease, error) {
@@ -39,26 +38,26 @@ func (s *Server) release(ctx context.Context, r request) (Release, error) {
 }
 
 // beginner puts a rollout in flight.
-type beginner func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (rollout.Rollout, error)
+type beginner func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error)
 
 func (s *Server) deploy(ctx context.Context, r request) (Begun, error) {
-	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (rollout.Rollout, error) {
+	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error) {
 		stored, err := s.Engine.FindRelease(ctx, key.App, q.Release)
 		if err != nil {
-			return rollout.Rollout{}, err
+			return engine.Begun{}, err
 		}
-		return s.Engine.Deploy(ctx, s.Now(), actor, key, stored.Digest, q.Reason)
+		return s.Engine.Deploy(ctx, s.Now(), actor, key, stored.Digest, engine.DeployOptions{Reason: q.Reason})
 	})
 }
 
 func (s *Server) rollback(ctx context.Context, r request) (Begun, error) {
-	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (rollout.Rollout, error) {
-		return s.Engine.Rollback(ctx, s.Now(), actor, key, q.Release, q.Reason)
+	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error) {
+		return s.Engine.Rollback(ctx, s.Now(), actor, key, q.Release, engine.DeployOptions{Reason: q.Reason})
 	})
 }
 
 func (s *Server) down(ctx context.Context, r request) (Begun, error) {
-	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (rollout.Rollout, error) {
+	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error) {
 		return s.Engine.Down(ctx, s.Now(), actor, key, q.Reason)
 	})
 }
@@ -83,8 +82,8 @@ func (s *Server) begin(ctx context.Context, r request, f beginner) (Begun, error
 	if err != nil {
 		return Begun{}, err
 	}
-	ro, err := f(ctx, r.actor, key, q)
-	return Begun{Rollout: ro, Index: index}, err
+	begun, err := f(ctx, r.actor, key, q)
+	return Begun{Rollout: begun.Rollout, Index: index}, err
 }
 
 func (s *Server) environments(ctx context.Context, _ request) ([]Environment, error) {

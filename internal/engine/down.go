@@ -13,16 +13,16 @@ import (
 // address closes, requests under way finish, every instance is stopped and
 // removed. It is a rollout like any other, to the current release without its
 // components; deploying that release again brings it back.
-func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key, reason string) (rollout.Rollout, error) {
+func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key, reason string) (Begun, error) {
 	m := e.memory(key)
 	m.Lock()
 	defer m.Unlock()
 	state, version, err := e.Store.State(ctx, key)
 	if err != nil {
-		return rollout.Rollout{}, fmt.Errorf("read the state of %s: %w", key, err)
+		return Begun{}, fmt.Errorf("read the state of %s: %w", key, err)
 	}
 	if state.Rollout == nil && (state.Current == nil || len(state.Current.Components) == 0) {
-		return rollout.Rollout{}, fault.New(fault.NotFound, "nothing is running in %s", key)
+		return Begun{}, fault.New(fault.NotFound, "nothing is running in %s", key)
 	}
 	q := rollout.Request{Kind: rollout.KindDown, Actor: actor, Reason: reason}
 	if c := state.Current; c != nil {

@@ -105,7 +105,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	}
 	d := e.Decide(now, state, seen)
 	if len(d.Events) > 0 {
-		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events, state)); err != nil {
+		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events)); err != nil {
 			return Ticked{}, fmt.Errorf("commit the decision for %s: %w", key, err)
 		}
 	}
@@ -208,7 +208,13 @@ func (e *Engine) spec(ctx context.Context, key Key, m *memory, in rollout.Instan
 	if err != nil {
 		return release.Spec{}, err
 	}
-	spec = rel.Environments[key.Env].Components[in.Component].Spec
+	c := rel.Environments[key.Env].Components[in.Component]
+	spec = c.Spec
+	for _, h := range c.Hooks {
+		if as := hookSpec(c.Spec, h); in.Hook == h.When && as.Digest() == in.Spec {
+			spec = as
+		}
+	}
 	if got := spec.Digest(); got != in.Spec {
 		return release.Spec{}, fault.New(fault.Internal, "release %s has no component %s with spec %s in %s", in.Release, in.Component, in.Spec, key.Env)
 	}
@@ -262,20 +268,13 @@ func (m *memory) forget(s rollout.State) {
 	}
 }
 
-// entries turns a decision's events into entries of the record. The rollout they
-// belong to is the one after the decision, or before it if that ended it.
-func entries(now time.Time, actor string, next rollout.State, events []rollout.Event, before rollout.State) []record.Entry {
-	number := 0
-	if next.Rollout != nil {
-		number = next.Rollout.Number
-	} else if before.Rollout != nil {
-		number = before.Rollout.Number
-	}
+// entries turns a decision's events into entries of the record.
+func entries(now time.Time, actor string, s rollout.State, events []rollout.Event) []record.Entry {
 	out := make([]record.Entry, len(events))
 	for i, ev := range events {
 		out[i] = record.Entry{
-			Time: now.UTC(), Actor: actor, Kind: ev.Kind, App: next.App, Env: next.Env, Release: ev.Release,
-			Rollout: number, Instance: ev.Instance, Reason: ev.Reason, Data: ev.Data,
+			Time: now.UTC(), Actor: actor, Kind: ev.Kind, App: s.App, Env: s.Env, Release: ev.Release,
+			Rollout: ev.Rollout, Instance: ev.Instance, Reason: ev.Reason, Data: ev.Data,
 		}
 	}
 	return out

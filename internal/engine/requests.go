@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,31 +34,87 @@ func (e *Engine) AddRelease(ctx context.Context, now time.Time, actor string, re
 	})
 }
 
-// Deploy begins a rollout to a release that is stored. It returns once the
-// rollout is in the record; Tick does the rest.
-func (e *Engine) Deploy(ctx context.Context, now time.Time, actor string, key Key, d digest.Digest, reason string) (rollout.Rollout, error) {
-	return e.begin(ctx, now, key, func(rollout.State) (rollout.Request, error) {
-		return rollout.Request{Kind: rollout.KindDeploy, Actor: actor, Reason: reason}, nil
-	}, d)
+// DeployOptions say how a rollout is asked for.
+type DeployOptions struct {
+	Reason    string
+	Queue     bool // wait for the rollout in flight, whatever the environment says
+	Supersede bool // end the rollout in flight: put it back, or take its place where it has touched nothing
+	Force     bool // in spite of a freeze or a schema contract; only with a reason
+}
+
+// Begun is what became of a request.
+type Begun struct {
+	Rollout rollout.Rollout // that was begun; with Queued, the one in flight
+	Queued  int             // place among those that wait, from 1; 0: it was begun
+}
+
+// Deploy begins a rollout to a release that is stored, or lets it wait. It returns
+// once that is in the record; Tick does the rest.
+func (e *Engine) Deploy(ctx context.Context, now time.Time, actor string, key Key, d digest.Digest, o DeployOptions) (Begun, error) {
+	return e.begin(ctx, now, key, func(rollout.State) (digest.Digest, rollout.Request, error) {
+		return d, request(rollout.KindDeploy, actor, o), nil
+	})
+}
+
+func request(kind, actor string, o DeployOptions) rollout.Request {
+	return rollout.Request{Kind: kind, Actor: actor, Reason: o.Reason, Queue: o.Queue, Supersede: o.Supersede, Force: o.Force}
 }
 
 // Rollback begins a rollout to a known-good release: the one that ref names
-// (number or digest), or without ref the last one before the current.
-func (e *Engine) Rollback(ctx context.Context, now time.Time, actor string, key Key, ref, reason string) (rollout.Rollout, error) {
+// (number or digest), or without ref the last proven one before the current. A
+// deploy in flight that came from that release is put back instead; any other is
+// superseded, as nobody who goes back wants to wait.
+func (e *Engine) Rollback(ctx context.Context, now time.Time, actor string, key Key, ref string, o DeployOptions) (Begun, error) {
 	var want digest.Digest
 	if ref != "" {
 		stored, err := e.FindRelease(ctx, key.App, ref)
 		if err != nil {
-			return rollout.Rollout{}, err
+			return Begun{}, err
 		}
 		want = stored.Digest
 	}
-	return e.begin(ctx, now, key, func(s rollout.State) (rollout.Request, error) {
-		if s.Current == nil && len(s.KnownGood) == 0 {
-			return rollout.Request{}, fault.New(fault.NotFound, "nothing was ever live in %s", key).Mend("deploy a release first: ashlar deploy %s", key.Env)
+	if r, err := e.putBack(ctx, now, actor, key, want, o); r != nil || err != nil {
+		if err != nil {
+			return Begun{}, err
 		}
-		return rollout.Request{Kind: rollout.KindRollback, Actor: actor, Reason: reason}, nil
-	}, want)
+		return Begun{Rollout: *r}, nil
+	}
+	return e.begin(ctx, now, key, func(s rollout.State) (digest.Digest, rollout.Request, error) {
+		q := request(rollout.KindRollback, actor, o)
+		q.Supersede = true
+		if s.Current == nil && len(s.KnownGood) == 0 {
+			return "", q, fault.New(fault.NotFound, "nothing was ever live in %s", key).Mend("deploy a release first: ashlar deploy %s", key.Env)
+		}
+		if want != "" {
+			return want, q, nil
+		}
+		to := s.RollbackTo()
+		if to == "" {
+			return "", q, fault.New(fault.NotFound, "%s has no known-good release before the current one", key).
+				Mend("name a release: ashlar rollback %s RELEASE; ashlar history lists them", key.Env)
+		}
+		return to, q, nil
+	})
+}
+
+// putBack turns a deploy in flight round, if that is what a rollback to want (empty:
+// to the release before) comes to. It gives nil otherwise.
+func (e *Engine) putBack(ctx context.Context, now time.Time, actor string, key Key, want digest.Digest, o DeployOptions) (*rollout.Rollout, error) {
+	state, _, err := e.Store.State(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("read the state of %s: %w", key, err)
+	}
+	r := state.Rollout
+	if r == nil || r.Kind != rollout.KindDeploy || r.From == nil || r.Step == rollout.Retiring || r.Step == rollout.Reverting ||
+		want != "" && want != r.From.Release {
+		return nil, nil
+	}
+	reason := "rolled back"
+	if o.Reason != "" {
+		reason += ": " + o.Reason
+	}
+	back, err := e.Control(ctx, now, actor, key, rollout.Command{Verb: rollout.VerbAbort, Reason: reason})
+	return &back, err
 }
 
 // FindRelease finds a release of an application by its number, digest or the
@@ -89,54 +146,59 @@ func (e *Engine) FindRelease(ctx context.Context, app, ref string) (Stored, erro
 }
 
 // begin checks everything that a rollout needs before the current release is
-// touched (I5), and puts it in flight.
-func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rollout.State) (rollout.Request, error), d digest.Digest) (rollout.Rollout, error) {
+// touched (I5), and puts it in flight or lets it wait.
+func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rollout.State) (digest.Digest, rollout.Request, error)) (Begun, error) {
 	m := e.memory(key)
 	m.Lock()
 	defer m.Unlock()
 	state, version, err := e.Store.State(ctx, key)
 	if err != nil {
-		return rollout.Rollout{}, fmt.Errorf("read the state of %s: %w", key, err)
+		return Begun{}, fmt.Errorf("read the state of %s: %w", key, err)
 	}
 	state.App, state.Env = key.App, key.Env
-	q, err := ask(state)
+	d, q, err := ask(state)
 	if err != nil {
-		return rollout.Rollout{}, err
-	}
-	if d == "" {
-		if d = state.RollbackTo(); d == "" {
-			return rollout.Rollout{}, fault.New(fault.NotFound, "%s has no known-good release before the current one", key).
-				Mend("name a release: ashlar rollback %s RELEASE; ashlar history lists them", key.Env)
-		}
+		return Begun{}, err
 	}
 	stored, rel, err := e.release(ctx, d)
 	if err != nil {
-		return rollout.Rollout{}, err
+		return Begun{}, err
 	}
 	if q.To, err = TargetOf(stored, rel, key.Env); err != nil {
-		return rollout.Rollout{}, err
+		return Begun{}, err
 	}
 	if e.Platforms[q.To.Platform] == nil {
-		return rollout.Rollout{}, fault.New(fault.Invalid, "platform %q is not known to this server", q.To.Platform).Mend("write platform: local")
+		return Begun{}, fault.New(fault.Invalid, "platform %q is not known to this server", q.To.Platform).Mend("write platform: local")
+	}
+	if q.Force && strings.TrimSpace(q.Reason) == "" {
+		return Begun{}, fault.New(fault.Invalid, "who forces a rollout says why").Mend(`add --reason "..."`)
+	}
+	if err := e.inQuarantine(ctx, key, state, q.Kind, stored); err != nil {
+		return Begun{}, err
 	}
 	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
-		return rollout.Rollout{}, err
+		return Begun{}, err
 	}
 	return e.launch(ctx, now, key, m, state, version, q)
 }
 
-// launch puts the rollout of a request in flight, in one transaction with its entry.
-func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, state rollout.State, version int64, q rollout.Request) (rollout.Rollout, error) {
+// launch puts the rollout of a request in flight, or lets it wait, in one
+// transaction with its entries.
+func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, state rollout.State, version int64, q rollout.Request) (Begun, error) {
 	next, events, err := rollout.Begin(now, state, q)
 	if err != nil {
-		return rollout.Rollout{}, err
+		return Begun{}, err
 	}
-	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, q.Actor, next, events, state)); err != nil {
-		return rollout.Rollout{}, fmt.Errorf("record the rollout: %w", err)
+	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, q.Actor, next, events)); err != nil {
+		return Begun{}, fmt.Errorf("record the rollout: %w", err)
 	}
 	m.refused = nil
 	e.Wake(key)
-	return *next.Rollout, nil
+	begun := Begun{Rollout: *next.Rollout}
+	if begun.Rollout.Number <= state.Rollouts {
+		begun.Queued = 1 + slices.IndexFunc(next.Queue, func(w rollout.Queued) bool { return w.To.Release == q.To.Release && w.At.Equal(now) })
+	}
+	return begun, nil
 }
 
 // onHand checks that every byte of the release is there.
@@ -155,6 +217,7 @@ type Status struct {
 	Instances []rollout.Observed   `json:"instances"`
 	Router    rollout.RouterStatus `json:"router"`
 	Waiting   []string             `json:"waiting,omitempty"`  // what the rollout in flight waits for
+	Why       []rollout.Cause      `json:"why,omitempty"`      // the same, with everything that is known of it
 	Problems  []string             `json:"problems,omitempty"` // what could not be found out
 }
 
@@ -179,7 +242,8 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		status.Problems = append(status.Problems, "the router does not answer: "+err.Error())
 	}
 	if len(status.Problems) == 0 {
-		status.Waiting = e.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router}).Waiting
+		d := e.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router})
+		status.Waiting, status.Why = d.Waiting, d.Why
 	}
 	if trouble := e.trouble(key); trouble != "" {
 		status.Problems = append(status.Problems, "the last step could not be taken and is tried again: "+trouble)
@@ -204,30 +268,3 @@ func (e *Engine) Current(ctx context.Context, key Key) (*Stored, *release.Releas
 	}
 	return &stored, &rel, err
 }
-
-// TargetOf reduces a release to what deciding needs of it in one environment.
-func TargetOf(stored Stored, rel release.Release, env string) (rollout.Target, error) {
-	re, ok := rel.Environments[env]
-	if !ok {
-		return rollout.Target{}, fault.New(fault.NotFound, "release %d has no environment %q", stored.Number, env).
-			Mend("add it to ashlar.yaml under environments: and deploy again")
-	}
-	t := rollout.Target{Release: stored.Digest, Number: stored.Number, Platform: re.Platform, Listen: re.Listen, Strategy: rollout.Strategy{Kind: re.Rollout.Strategy}}
-	for _, name := range sortedKeys(re.Components) {
-		c := re.Components[name]
-		rc := rollout.Component{
-			Name: name, Spec: c.Spec.Digest(), Replicas: c.Replicas, Start: 30 * time.Second,
-			Drain: milliseconds(c.DrainMS), Grace: milliseconds(c.Spec.StopGraceMS),
-		}
-		if c.Spec.Health != nil {
-			rc.Start = milliseconds(c.Spec.Health.StartMS)
-		}
-		if c.Route != nil {
-			rc.Route = &rollout.Route{Host: c.Route.Host, Path: c.Route.Path, Hold: milliseconds(c.Route.HoldMS)}
-		}
-		t.Components = append(t.Components, rc)
-	}
-	return t, nil
-}
-
-func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

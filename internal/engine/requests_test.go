@@ -41,10 +41,6 @@ func TestRefusedDeploys(t *testing.T) {
 	env := other.Environments["prod"]
 	env.Platform = "moon"
 	other.Environments["prod"] = env
-	rolling := shop("5")
-	env = rolling.Environments["prod"]
-	env.Rollout = release.Rollout{Strategy: "rolling", Surge: 1}
-	rolling.Environments["prod"] = env
 
 	for name, c := range map[string]struct {
 		d    digest.Digest
@@ -56,7 +52,6 @@ func TestRefusedDeploys(t *testing.T) {
 		"a release that nobody knows":   {digest.FromString("nothing"), "", nil, fault.NotFound, "is not known"},
 		"without this environment":      {add(t, e, elsewhere).Digest, "", nil, fault.NotFound, `no environment "prod"`},
 		"on a platform nobody knows":    {add(t, e, other).Digest, "", nil, fault.Invalid, `platform "moon"`},
-		"by a strategy nobody knows":    {add(t, e, rolling).Digest, "", nil, fault.Invalid, `strategy "rolling" is not known`},
 		"with an object that is gone":   {next.Digest, "check", fault.New(fault.Unavailable, "tree is gone").Mend("ashlar build"), fault.Unavailable, "component web of the release is not on hand: tree is gone"},
 		"while the state is not read":   {next.Digest, "state", fault.New(fault.Unavailable, "disk full"), fault.Unavailable, "read the state of shop/prod: disk full"},
 		"while the record is not there": {next.Digest, "commit", fault.New(fault.Unavailable, "disk full"), fault.Unavailable, "record the rollout: disk full"},
@@ -66,7 +61,7 @@ func TestRefusedDeploys(t *testing.T) {
 				w.set(c.fail, c.with)
 				defer w.set(c.fail, nil)
 			}
-			_, err := e.Deploy(t.Context(), midnight, "dana", key, c.d, "")
+			_, err := e.Deploy(t.Context(), midnight, "dana", key, c.d, engine.DeployOptions{})
 			wantKind(t, err, c.kind)
 			if !strings.Contains(fault.Of(err).Error(), c.says) {
 				t.Errorf("it says %q, want %q", fault.Of(err), c.says)
@@ -84,9 +79,7 @@ func TestOneRolloutAtATime(t *testing.T) {
 	live(t, e, "1")
 	deploy(t, e, "2")
 	third := add(t, e, shop("3"))
-	_, err := e.Deploy(t.Context(), midnight, "dana", key, third.Digest, "")
-	wantKind(t, err, fault.Conflict)
-	_, err = e.Rollback(t.Context(), midnight, "dana", key, "1", "")
+	_, err := e.Deploy(t.Context(), midnight, "dana", key, third.Digest, engine.DeployOptions{})
 	wantKind(t, err, fault.Conflict)
 	_, err = e.Down(t.Context(), midnight, "dana", key, "")
 	wantKind(t, err, fault.Conflict)
@@ -101,7 +94,7 @@ func TestRollback(t *testing.T) {
 	e := w.engine()
 	back := func(ref string) error {
 		t.Helper()
-		_, err := e.Rollback(t.Context(), midnight, "dana", key, ref, "it hurts")
+		_, err := e.Rollback(t.Context(), midnight, "dana", key, ref, engine.DeployOptions{Reason: "it hurts"})
 		return err
 	}
 	wantKind(t, back(""), fault.NotFound)  // nothing was ever live
@@ -190,7 +183,7 @@ func TestDown(t *testing.T) {
 		t.Errorf("%d instances run, the routes are %s on %q", len(w.units), w.table[key], w.table[key].Listen)
 	}
 	wantKind(t, down(), fault.NotFound)
-	if _, err := e.Deploy(t.Context(), midnight, "dana", key, first.Digest, ""); err != nil {
+	if _, err := e.Deploy(t.Context(), midnight, "dana", key, first.Digest, engine.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	settle(t, e)

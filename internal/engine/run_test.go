@@ -121,7 +121,7 @@ func TestChangeWakes(t *testing.T) {
 func TestDecisionWakes(t *testing.T) {
 	slow := func(t *testing.T, w *world, e *engine.Engine) {
 		w.phase = rollout.Starting
-		if _, err := e.Deploy(t.Context(), time.Now(), "dana", key, add(t, e, shop("1")).Digest, ""); err != nil {
+		if _, err := e.Deploy(t.Context(), time.Now(), "dana", key, add(t, e, shop("1")).Digest, engine.DeployOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -196,7 +196,7 @@ func TestSlowOneDelaysNoOther(t *testing.T) {
 		rel := shop("1")
 		rel.Environments[slow.Env] = rel.Environments[key.Env]
 		stored := add(t, e, rel)
-		if _, err := e.Deploy(t.Context(), midnight, "dana", slow, stored.Digest, ""); err != nil {
+		if _, err := e.Deploy(t.Context(), midnight, "dana", slow, stored.Digest, engine.DeployOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		w.block = func(ctx context.Context, env engine.Key) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -124,8 +125,11 @@ func TestStartRefused(t *testing.T) {
 		if state(t, e).Rollout == nil {
 			break
 		}
-		ticked, _ := e.Tick(t.Context(), now, key)
-		if !ticked.Wake.IsZero() {
+		ticked, err := e.Tick(t.Context(), now, key)
+		switch {
+		case err != nil:
+			now = now.Add(time.Second)
+		case !ticked.Wake.IsZero():
 			now = ticked.Wake
 		}
 	}

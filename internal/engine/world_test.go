@@ -272,7 +272,7 @@ func add(t *testing.T, e *engine.Engine, rel release.Release) engine.Stored {
 func deploy(t *testing.T, e *engine.Engine, version string) engine.Stored {
 	t.Helper()
 	stored := add(t, e, shop(version))
-	if _, err := e.Deploy(t.Context(), midnight, "dana", key, stored.Digest, ""); err != nil {
+	if _, err := e.Deploy(t.Context(), midnight, "dana", key, stored.Digest, engine.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return stored

@@ -20,46 +20,165 @@ const (
 
 // Request is what somebody asks of an environment.
 type Request struct {
-	Kind   string // KindDeploy or KindRollback
-	To     Target
-	Actor  string
-	Reason string
+	Kind      string `json:"kind"` // KindDeploy, KindRollback or KindDown
+	To        Target `json:"to"`
+	Actor     string `json:"actor"`
+	Reason    string `json:"reason,omitempty"`
+	Queue     bool   `json:"queue,omitempty"`     // wait for the rollout in flight, whatever the environment says
+	Supersede bool   `json:"supersede,omitempty"` // end the rollout in flight
+	Force     bool   `json:"force,omitempty"`     // though a data schema would not be readable
 }
 
-// Begin puts a rollout in flight. While one is, it refuses with a fault of kind
-// Conflict (I7); a target that cannot be served is a fault of kind Invalid.
+// Begin puts a rollout in flight. While one is, the request waits for it, ends it
+// or is refused with a fault of kind Conflict, as the request and the environment
+// say; never are there two (I7). A target that cannot be reached is a fault of kind
+// Invalid or Refused.
 func Begin(now time.Time, s State, q Request) (State, []Event, error) {
-	if r := s.Rollout; r != nil {
-		return s, nil, fault.New(fault.Conflict, "rollout %d (release %d) is in flight since %s, step %s",
-			r.Number, r.To.Number, r.StartedAt.UTC().Format(time.RFC3339), r.Step).
-			At(s.App+"/"+s.Env).Mend("wait for it to end: ashlar status %s --watch", s.Env)
+	if err := check(s, q); err != nil {
+		return s, nil, err
 	}
-	if q.To.Strategy.Kind != "blue-green" {
-		return s, nil, fault.New(fault.Invalid, "strategy %q is not known", q.To.Strategy.Kind).Mend("write strategy: blue-green")
+	d := &decider{now: now, s: s.clone()}
+	switch {
+	case s.Rollout == nil:
+		d.begin(q)
+	case q.Supersede:
+		d.supersede(q)
+	case q.Queue || !slices.Contains([]string{"", QueueRefuse}, q.To.Strategy.Queue):
+		d.enqueue(q)
+	default:
+		return s, nil, inFlight(s)
 	}
-	next := s.clone()
-	next.Rollouts++
-	next.Platform = q.To.Platform
-	next.Rollout = &Rollout{
-		Number: next.Rollouts, Kind: q.Kind, From: s.Current, To: q.To, Step: Laying, StepAt: now,
-		Actor: q.Actor, Reason: q.Reason, StartedAt: now,
+	return d.s, d.events, nil
+}
+
+func inFlight(s State) error {
+	r := s.Rollout
+	return fault.New(fault.Conflict, "rollout %d (release %d) is in flight since %s, step %s",
+		r.Number, r.To.Number, r.StartedAt.UTC().Format(time.RFC3339), r.Step).
+		At(s.App+"/"+s.Env).Mend("wait for it (ashlar status %s --watch), queue behind it (--queue) or end it (--supersede)", s.Env)
+}
+
+// begin puts the rollout of a request in flight; none is.
+func (d *decider) begin(q Request) {
+	d.s.Rollouts++
+	d.s.Platform = q.To.Platform
+	d.s.Rollout = &Rollout{
+		Number: d.s.Rollouts, Kind: q.Kind, From: d.s.Current, To: q.To, Step: Laying, StepAt: d.now,
+		Proven: q.Kind == KindRollback && slices.Contains(d.s.KnownGood, q.To.Release),
+		Actor:  q.Actor, Reason: q.Reason, StartedAt: d.now, ProgressAt: d.now,
 	}
 	data := map[string]string{"kind": q.Kind, "to": strconv.Itoa(q.To.Number)}
 	why := q.Reason
-	if s.Current != nil {
-		data["from"] = strconv.Itoa(s.Current.Number)
+	if d.s.Current != nil {
+		data["from"] = strconv.Itoa(d.s.Current.Number)
 	}
 	if why == "" {
 		why = fmt.Sprintf("%s of release %d", q.Kind, q.To.Number)
 	}
-	return next, []Event{{Kind: "rollout.begun", Release: q.To.Release, Reason: why, Data: data}}, nil
+	if w := d.s.Warm; w != nil { // taken, or let go
+		d.s.Warm = nil
+		data["warm"] = strconv.Itoa(w.Target.Number)
+	}
+	d.event(Event{Kind: "rollout.begun", Release: q.To.Release, Reason: why, Data: data})
+}
+
+// enqueue lets a request wait. Where only the newest is wanted, it takes the place
+// of those that wait.
+func (d *decider) enqueue(q Request) {
+	if q.To.Strategy.Queue == QueueCoalesce {
+		d.dropQueue(fmt.Sprintf("a newer one waits: release %d", q.To.Number))
+	}
+	d.queueAt(len(d.s.Queue), q)
+}
+
+func (d *decider) queueAt(at int, q Request) {
+	d.s.Queue = slices.Insert(slices.Clone(d.s.Queue), at, Queued{q, d.now})
+	why := q.Reason
+	if why == "" {
+		why = fmt.Sprintf("%s of release %d", q.Kind, q.To.Number)
+	}
+	d.event(Event{Kind: "rollout.queued", Release: q.To.Release, Reason: why, Data: map[string]string{"behind": strconv.Itoa(d.s.Rollout.Number)}})
+}
+
+func (d *decider) dropQueue(why string) {
+	for _, q := range d.s.Queue {
+		d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: why})
+	}
+	d.s.Queue = nil
+}
+
+// supersede ends the rollout in flight for a newer one, which takes its place where
+// nothing was touched yet, and begins when the other has ended otherwise: put back
+// before the switch, finished without its bake after it.
+func (d *decider) supersede(q Request) {
+	r := d.s.Rollout
+	why := fmt.Sprintf("superseded by the %s of release %d", q.Kind, q.To.Number)
+	d.dropQueue(why)
+	if r.Step == Laying && d.untouched(r) {
+		d.s.LastResult = &Result{Number: r.Number, Kind: r.Kind, Outcome: Superseded, Release: r.To.Release, StartedAt: r.StartedAt, EndedAt: d.now}
+		d.event(Event{Kind: "rollout." + string(Superseded), Release: r.To.Release, Reason: why})
+		d.s.Rollout = nil
+		d.begin(q)
+		return
+	}
+	switch r.Step {
+	case Laying, Shifting, Switching:
+		d.revert(Failure{What: why, Blameless: true})
+	case Draining, Baking:
+		d.hurry(r, why)
+	}
+	d.queueAt(0, q)
+}
+
+// hurry cuts a bake short.
+func (d *decider) hurry(r *Rollout, why string) {
+	if r.Hurried != "" {
+		return
+	}
+	r.Hurried, r.Paused = why, nil
+	d.event(Event{Kind: "rollout.hurried", Release: r.To.Release, Reason: why})
+}
+
+// untouched says whether a rollout that lays has done nothing but start instances
+// beside the old ones.
+func (d *decider) untouched(r *Rollout) bool {
+	if len(r.Hooks) > 0 || len(r.Rolls) > 0 {
+		return false
+	}
+	for _, wave := range d.turns(r) {
+		for _, name := range wave {
+			if how(r, name) == replaced {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// dequeue begins the first rollout that waits, once none is in flight. One that is
+// no longer possible is dropped with the reason.
+func (d *decider) dequeue() {
+	for d.s.Rollout == nil && len(d.s.Queue) > 0 {
+		q := d.s.Queue[0].Request
+		d.s.Queue = d.s.Queue[1:]
+		if len(d.s.Queue) == 0 {
+			d.s.Queue = nil
+		}
+		if _, bad := d.s.Quarantine[q.To.Release]; bad {
+			d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: "it failed meanwhile and is in quarantine"})
+		} else if err := check(d.s, q); err != nil {
+			d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: fault.Of(err).What})
+		} else {
+			d.begin(q)
+		}
+	}
 }
 
 // RollbackTo names the release that a rollback without an argument leads to: the
-// youngest known-good one that is not current. Empty: there is none.
+// youngest proven one that is not current and not in quarantine. Empty: there is none.
 func (s State) RollbackTo() digest.Digest {
 	for _, d := range slices.Backward(s.KnownGood) {
-		if s.Current == nil || s.Current.Release != d {
+		if _, bad := s.Quarantine[d]; !bad && (s.Current == nil || s.Current.Release != d) {
 			return d
 		}
 	}

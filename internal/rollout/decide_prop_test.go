@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func checkRoutes(t *rapid.T, d rollout.Decision, o rollout.Observation) {
 			switch {
 			case !ordered || order.Leaving:
 				t.Fatalf("%s is routed and on its way out", b.ID)
-			case order.Component != s.Name:
+			case order.Component != strings.TrimSuffix(s.Name, "@preview"):
 				t.Fatalf("%s is routed as %s", b.ID, s.Name)
 			case at < 0:
 				t.Fatalf("%s is routed and does not exist", b.ID)
@@ -138,9 +139,11 @@ func checkActions(t *rapid.T, d rollout.Decision, o rollout.Observation) {
 
 // edges are the steps that may follow each other; "" is the end.
 var edges = map[rollout.Step][]rollout.Step{
-	rollout.Laying:    {rollout.Switching, rollout.Reverting, ""},
-	rollout.Switching: {rollout.Draining, rollout.Laying, rollout.Reverting, ""},
-	rollout.Draining:  {rollout.Retiring, rollout.Reverting, ""},
+	rollout.Laying:    {rollout.Shifting, rollout.Switching, rollout.Reverting, ""},
+	rollout.Shifting:  {rollout.Shifting, rollout.Laying, rollout.Switching, rollout.Reverting, ""},
+	rollout.Switching: {rollout.Draining, rollout.Laying, rollout.Shifting, rollout.Reverting, ""},
+	rollout.Draining:  {rollout.Baking, rollout.Retiring, rollout.Reverting, ""},
+	rollout.Baking:    {rollout.Retiring, rollout.Reverting, ""},
 	rollout.Retiring:  {""},
 	rollout.Reverting: {""},
 }

@@ -2,95 +2,189 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // want is how many instances of a component at a spec there should be.
 type want struct {
 	Component
-	release digest.Digest
+	target *Target
+	alone  bool // may not run beside others of its component
+	spare  bool // what is there stays, nothing is ordered in its place
 }
 
 // wanted lists what should run now. While a rollout lays the new beside the old
 // that is both; instances that both have in common are wanted once.
 func (d *decider) wanted() []want {
 	r := d.s.Rollout
+	var list []want
 	switch {
 	case r == nil:
-		return wants(nil, d.s.Current)
-	case r.Step == Reverting:
-		return wants(nil, r.From)
+		list = wants(list, d.s.Current, nil)
 	case r.Step == Retiring:
-		return wants(nil, &r.To)
+		list = wants(list, &r.To, nil)
+	case r.Step == Reverting:
+		list = wants(list, r.From, func(w *want) bool { return d.wantBack(r, w) })
+		list = wants(list, &r.To, func(w *want) bool { return d.wantNoMore(r, w) })
 	default:
-		return wants(wants(nil, r.From), &r.To)
+		list = wants(list, r.From, func(w *want) bool { return d.wantOld(r, w) })
+		list = wants(list, &r.To, func(w *want) bool { return d.wantNew(r, w) })
 	}
+	if d.s.Warm != nil {
+		list = wants(list, &d.s.Warm.Target, func(w *want) bool { w.spare = true; return true })
+	}
+	return list
 }
 
-func wants(list []want, t *Target) []want {
+// wants adds the components of a target; alter changes what is wanted of one, or
+// says that nothing is.
+func wants(list []want, t *Target, alter func(*want) bool) []want {
 	if t == nil {
 		return list
 	}
 next:
 	for _, c := range t.Components {
+		if c.Kind == KindJob {
+			continue
+		}
+		w := want{Component: c, target: t, alone: c.alone(t.Strategy)}
+		if alter != nil && !alter(&w) {
+			continue
+		}
 		for i := range list {
-			if list[i].Name == c.Name && list[i].Spec == c.Spec {
-				list[i].Replicas = max(list[i].Replicas, c.Replicas)
+			if have := &list[i]; have.Name == c.Name && have.Spec == c.Spec {
+				have.Replicas = max(have.Replicas, w.Replicas)
+				have.spare = have.spare && w.spare
 				continue next
 			}
 		}
-		list = append(list, want{c, t.Release})
+		list = append(list, w)
 	}
 	return list
+}
+
+// wantOld is what a rollout that goes forward wants of an old component.
+func (d *decider) wantOld(r *Rollout, w *want) bool {
+	if d.displaced(r, &w.Component) {
+		return false
+	}
+	method := how(r, w.Name)
+	if roll, began := r.Rolls[w.Name]; began && method == rolled {
+		w.Replicas = roll.Old
+	}
+	// Those that have no traffic any more are not replaced while they finish.
+	w.spare = method != carried && (r.Step == Switching || r.Step == Draining)
+	return true
+}
+
+// wantNew is what a rollout that goes forward wants of a new component.
+func (d *decider) wantNew(r *Rollout, w *want) bool {
+	method := how(r, w.Name)
+	w.alone = w.alone || method == replaced
+	if method == rolled {
+		w.Replicas = r.Rolls[w.Name].New
+	}
+	return d.reached(r, w.Name)
+}
+
+// wantBack is what a rollout that is put back wants of an old component.
+func (d *decider) wantBack(r *Rollout, w *want) bool {
+	method := how(r, w.Name)
+	w.alone = w.alone || method == replaced
+	if roll, began := r.Rolls[w.Name]; began && method == rolled {
+		w.Replicas = roll.Old
+	}
+	return true
+}
+
+// wantNoMore is what a rollout that is put back still wants of a new component: it
+// serves until the old one can.
+func (d *decider) wantNoMore(r *Rollout, w *want) bool {
+	w.spare = true
+	switch how(r, w.Name) {
+	case rolled:
+		w.Replicas = r.Rolls[w.Name].New
+		return true
+	case beside:
+		return r.From.named(w.Name) != nil && d.share(r, w.Name) > 0
+	default:
+		return false
+	}
 }
 
 // orderMissing orders an instance for each one that is wanted and not there.
 func (d *decider) orderMissing() {
 	for _, w := range d.wanted() {
 		have := len(d.of(w.Name, w.Spec))
-		if have >= w.Replicas {
+		if have >= w.Replicas || w.spare || !d.prepared(w) {
 			continue
-		}
-		if r := d.s.Rollout; r != nil && (r.Step == Switching || r.Step == Draining) && r.To.find(w.Name, w.Spec) == nil {
-			continue // the old are about to leave
 		}
 		if after := d.s.Restarts[w.Name].After; d.now.Before(after) && !d.broughtBy(w) {
 			d.wakeAt(after)
-			d.waitFor("%s: the pause after %d failures in a row", w.Name, d.s.Restarts[w.Name].Count)
+			d.wait(Cause{What: fmt.Sprintf("%s: the pause after %d failures in a row", w.Name, d.s.Restarts[w.Name].Count), Since: d.now, Till: after})
 			continue
 		}
 		for ; have < w.Replicas; have++ {
+			if !d.mayJoin(w) {
+				d.wait(Cause{What: w.Name + ": the instance before it to be gone", Since: d.now})
+				break
+			}
 			d.order(w)
 		}
 	}
+}
+
+// prepared says whether everything that precedes a new instance is done: the hooks
+// of its component, if the rollout brings it.
+func (d *decider) prepared(w want) bool {
+	r := d.s.Rollout
+	if r == nil || r.Step == Reverting || r.Step == Retiring || w.target.Release != r.To.Release || how(r, w.Name) == carried {
+		return true
+	}
+	return d.hooked(r, &r.To, w, HookBefore)
 }
 
 // broughtBy says whether a want is the rollout's own, which no past failure of
 // other instances of the component delays.
 func (d *decider) broughtBy(w want) bool {
 	r := d.s.Rollout
-	return r != nil && r.To.find(w.Name, w.Spec) != nil && r.From.find(w.Name, w.Spec) == nil
+	return r != nil && !r.Proven && r.To.find(w.Name, w.Spec) != nil && r.From.find(w.Name, w.Spec) == nil
 }
 
 func (d *decider) order(w want) {
 	o := Order{
-		Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: w.release, Spec: w.Spec},
-		OrderedAt: d.now, Start: w.Start, Drain: w.Drain, Grace: w.Grace,
+		Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: w.target.Release, Spec: w.Spec},
+		OrderedAt: d.now, Start: w.Start, Drain: w.Drain, Grace: w.Grace, Volumes: w.Volumes,
 	}
-	d.s.Instances = append(d.s.Instances, o)
-	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release})
+	if w.Kind == KindSingleton {
+		o.Fence = d.s.Fences[w.Name] + 1
+		d.s.Fences = with(d.s.Fences, w.Name, o.Fence)
+	}
+	d.add(o)
+	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release, Data: fenceData(o)})
+}
+
+func fenceData(o Order) map[string]string {
+	if o.Fence == 0 {
+		return nil
+	}
+	return map[string]string{"fence": strconv.FormatInt(o.Fence, 10)}
 }
 
 // newID names an instance. A name is passed over that something has which was
 // ordered after the backup that this state was restored from.
 func (d *decider) newID(component string) string {
+	if d.ids == nil {
+		d.ids = make(map[string]bool, len(d.s.Instances))
+		for i := range d.s.Instances {
+			d.ids[d.s.Instances[i].ID] = true
+		}
+	}
 	for {
 		d.s.Ordered++
 		id := fmt.Sprintf("%s-%s-%s-%d", d.s.App, d.s.Env, component, d.s.Ordered)
-		if _, there := d.seen[id]; !there && !slices.ContainsFunc(d.s.Instances, func(o Order) bool { return o.ID == id }) {
+		if d.seen[id] == nil && !d.ids[id] {
 			return id
 		}
 	}
@@ -111,47 +205,45 @@ func (d *decider) start() {
 	}
 }
 
-// sendOff lets go what is not wanted: too many of a component, or what a
-// reverting rollout brought. The instances of a rollout's old release are let go
-// by its Draining step.
+// sendOff lets go what is not wanted: too many of a component, what a reverting
+// rollout brought, what has to make room. The instances of a rollout's old release
+// are let go at the end of its wait for their requests.
 func (d *decider) sendOff() {
-	r := d.s.Rollout
-	if r != nil && r.Step == Reverting && !d.unrouted(r) {
-		return
-	}
-	keep := map[[2]string]int{}
+	keep := map[group]int{}
 	for _, w := range d.wanted() {
-		keep[[2]string{w.Name, w.Spec.String()}] = w.Replicas
+		keep[group{w.Name, w.Spec}] = w.Replicas
 	}
-	// The youngest of too many go first: they have served the least.
-	total := map[[2]string]int{}
-	for _, o := range d.s.Instances {
-		if !o.Leaving {
-			total[[2]string{o.Component, o.Spec.String()}]++
+	total := map[group]int{}
+	for i := range d.s.Instances {
+		if o := &d.s.Instances[i]; !o.Leaving && o.Hook == "" {
+			total[group{o.Component, o.Spec}]++
 		}
 	}
-	for i := len(d.s.Instances) - 1; i >= 0; i-- {
-		o := &d.s.Instances[i]
-		k := [2]string{o.Component, o.Spec.String()}
-		if o.Leaving || total[k] <= keep[k] {
-			continue
+	// Those that cannot serve go first, then the youngest: they have served the least.
+	for _, idle := range []bool{true, false} {
+		for i := len(d.s.Instances) - 1; i >= 0; i-- {
+			o := &d.s.Instances[i]
+			g := group{o.Component, o.Spec}
+			if o.Leaving || o.Hook != "" || total[g] <= keep[g] || idle && d.routable(o) {
+				continue
+			}
+			total[g]--
+			d.leave(o, d.leaveWords(o))
 		}
-		total[k]--
-		d.leave(o, d.leaveWords())
 	}
 }
 
-func (d *decider) leaveWords() string {
-	if r := d.s.Rollout; r != nil && r.Step == Reverting {
+func (d *decider) leaveWords(o *Order) string {
+	r := d.s.Rollout
+	switch {
+	case r == nil || r.Step == Retiring:
+		return "no longer wanted"
+	case r.Step == Reverting && r.From.find(o.Component, o.Spec) == nil:
 		return fmt.Sprintf("release %d was put back", r.To.Number)
+	case r.Step != Reverting && r.From.find(o.Component, o.Spec) != nil:
+		return fmt.Sprintf("it makes room for release %d", r.To.Number)
 	}
 	return "no longer wanted"
-}
-
-// unrouted says whether the router has taken back the routes to what a reverting
-// rollout brought.
-func (d *decider) unrouted(r *Rollout) bool {
-	return d.acknowledged() && sameRoutes(d.s.Table, d.table(r.From))
 }
 
 // leave sets an order on its way out. It is unrouted in the same decision.
@@ -177,10 +269,11 @@ func (d *decider) takeAway() {
 
 // gone moves one leaving order on and says whether nothing of it is left.
 func (d *decider) gone(o *Order) bool {
-	if !d.acknowledged() || inTable(d.s.Table, o.ID) {
+	if !d.acknowledged() || d.inTable(o.ID) {
 		return false
 	}
-	in, there := d.seen[o.ID]
+	in := d.seen[o.ID]
+	there := in != nil
 	switch {
 	case !there && !o.StopAt.IsZero():
 		return true
@@ -220,8 +313,30 @@ func (d *decider) draining(o *Order) bool {
 
 func (d *decider) stopNow(o *Order, a Action) {
 	if o.StopAt.IsZero() {
+		d.cut(o)
 		o.StopAt = d.now
 		d.event(Event{Kind: "instance.stopping", Instance: o.ID, Release: o.Release, Reason: o.Why})
 	}
 	d.do = append(d.do, a)
+}
+
+// cut records what an instance still had under way when its drain time was over,
+// by kind: it is cut, here or by the router.
+func (d *decider) cut(o *Order) {
+	n := d.o.Router.Cut[o.ID]
+	if n == (Flight{}) && d.o.Router.InFlight[o.ID] > 0 {
+		n = d.o.Router.Kinds[o.ID]
+		if n == (Flight{}) {
+			n.Requests = d.o.Router.InFlight[o.ID]
+		}
+	}
+	data := map[string]string{}
+	for kind, count := range map[string]int{"requests": n.Requests, "websockets": n.WebSockets, "streams": n.Streams, "grpc": n.GRPC, "tcp": n.TCP} {
+		if count > 0 {
+			data[kind] = strconv.Itoa(count)
+		}
+	}
+	if len(data) > 0 {
+		d.event(Event{Kind: "instance.cut", Instance: o.ID, Release: o.Release, Reason: "its drain time is over", Data: data})
+	}
 }

@@ -15,14 +15,17 @@ func (d *decider) look() {
 		if o.Leaving {
 			continue
 		}
-		in, there := d.seen[o.ID]
+		in := d.seen[o.ID]
+		there := in != nil
 		switch {
+		case o.Hook != "":
+			d.lookAtJob(o, in)
 		case there && in.Phase == Exited:
 			d.markSeen(o)
 			d.fail(o, Failure{What: exitWords(in.Exit), Exit: in.Exit, Tail: in.Tail})
 		case there:
 			d.markSeen(o)
-			d.lookAtRunning(o, in)
+			d.lookAtRunning(o, *in)
 		case o.Seen:
 			d.fail(o, Failure{What: "is gone: the platform no longer has it"})
 		default:
@@ -44,6 +47,9 @@ func (d *decider) lookAtRunning(o *Order, in Observed) {
 	case Ready:
 		if !o.Served {
 			o.Served = true
+			if d.brought(o) {
+				d.s.Rollout.ProgressAt = d.now
+			}
 			d.event(Event{Kind: "instance.ready", Instance: o.ID, Release: o.Release})
 		} else if !o.Unready.IsZero() {
 			d.event(Event{Kind: "instance.recovered", Instance: o.ID, Release: o.Release})
@@ -82,7 +88,7 @@ func (d *decider) fail(o *Order, f Failure) {
 	f.Instance, f.Component = o.ID, o.Component
 	d.event(Event{Kind: "instance.failed", Instance: o.ID, Release: o.Release, Reason: f.What, Data: failureData(f)})
 	switch {
-	case d.brought(o):
+	case d.brought(o) && !d.s.Rollout.Proven:
 		d.revert(f)
 	case d.wantedAt(o):
 		d.backOff(o)
@@ -127,10 +133,7 @@ func (d *decider) backOff(o *Order) {
 		pause = min(restartBase<<min(r.Count-2, 20), restartMost)
 	}
 	r.After = d.now.Add(pause)
-	if d.s.Restarts == nil {
-		d.s.Restarts = map[string]Restart{}
-	}
-	d.s.Restarts[o.Component] = r
+	d.s.Restarts = with(d.s.Restarts, o.Component, r)
 }
 
 // adoptOrphans takes what runs without an order into the orders, on its way out:
@@ -138,10 +141,11 @@ func (d *decider) backOff(o *Order) {
 // all, or somebody else made it. The router may still send requests to it.
 func (d *decider) adoptOrphans() {
 	known := make(map[string]bool, len(d.s.Instances))
-	for _, o := range d.s.Instances {
-		known[o.ID] = true
+	for i := range d.s.Instances {
+		known[d.s.Instances[i].ID] = true
 	}
-	for _, in := range d.o.Instances {
+	for i := range d.o.Instances {
+		in := &d.o.Instances[i]
 		if known[in.ID] {
 			continue
 		}
@@ -154,7 +158,7 @@ func (d *decider) adoptOrphans() {
 				o.Drain, o.Grace = max(o.Drain, c.Drain), max(o.Grace, c.Grace)
 			}
 		}
-		d.s.Instances = append(d.s.Instances, o)
+		d.add(o)
 		d.event(Event{Kind: "instance.orphan", Instance: o.ID, Release: o.Release, Reason: o.Why})
 	}
 }

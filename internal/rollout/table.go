@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"cmp"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,7 +12,7 @@ import (
 // route asks for a new table when the one that should be served differs from the
 // one last asked for, and repeats the last one until it is acknowledged.
 func (d *decider) route() {
-	desired := d.table(d.serving())
+	desired := d.table()
 	desired.Generation = d.s.Table.Generation
 	ahead := d.o.Router.Generation > d.s.Table.Generation // the state is older than the router: it was restored from a backup
 	if ahead || !sameRoutes(desired, d.s.Table) {
@@ -33,7 +35,7 @@ func (d *decider) keepDrains(t Table) {
 	drains := map[string]time.Duration{}
 	for _, s := range t.Services {
 		for _, b := range s.Backends {
-			drains[b.ID] = s.Drain
+			drains[b.ID] = s.longest()
 		}
 	}
 	for i := range d.s.Instances {
@@ -43,43 +45,141 @@ func (d *decider) keepDrains(t Table) {
 	}
 }
 
-// serving is the target whose instances receive the traffic. During the very
-// first rollout that is the new release, without backends until it is switched
-// to: requests wait, and an address that is in use is found out early.
-func (d *decider) serving() *Target {
-	r := d.s.Rollout
-	if r != nil && r.From == nil && r.Step == Laying {
-		return &r.To
-	}
-	if r != nil && (r.Step == Switching || r.Step == Reverting && !d.canTakeBack(r)) {
-		return &r.To
-	}
-	return d.s.Current
+// longest is how long anything may go on once a backend left the service.
+func (s Service) longest() time.Duration { return s.Drains.longest(s.Drain) }
+
+func (x Drains) longest(otherwise time.Duration) time.Duration {
+	return max(otherwise, x.Request, x.WebSocket, x.Stream, x.GRPC, x.TCP)
 }
 
-// canTakeBack says whether the old instances of a reverting rollout can carry what
-// is routed now: they may have lost some since the switch, and what is left of the
-// new serves until those are replaced. That is not waited for without end.
-func (d *decider) canTakeBack(r *Rollout) bool {
-	if r.From == nil {
-		return true
+// declared is the target whose address and routes hold now. They change with the
+// switch and not before; the very first are there from the beginning, so that
+// requests wait and an address that is in use is found out early.
+func (d *decider) declared() *Target {
+	r := d.s.Rollout
+	switch {
+	case r == nil:
+		return d.s.Current
+	case r.Step == Reverting:
+		return r.From
+	case r.From == nil || r.Step != Laying && r.Step != Shifting:
+		return &r.To
+	default:
+		return r.From
 	}
-	patience := revertPatience
-	for _, c := range r.From.Components {
-		patience = max(patience, c.Start)
+}
+
+// table computes the routes that should be served now.
+func (d *decider) table() Table {
+	var table Table
+	t := d.declared()
+	if t == nil {
+		return table
 	}
-	end := r.StepAt.Add(patience)
-	if !d.now.Before(end) {
-		return true
-	}
-	for _, c := range r.From.Components {
-		if c.Route != nil && d.canServe(c) < min(c.Replicas, d.serves(c.Name)) {
-			d.waitFor("%s: the previous instances to be ready before the traffic goes back", c.Name)
-			d.wakeAt(end)
-			return false
+	table.Listen, table.TLS = t.Listen, t.TLS
+	for i := range t.Components {
+		if c := &t.Components[i]; c.Route != nil {
+			svc := serviceOf(c)
+			d.fill(&svc, c)
+			table.Services = append(table.Services, svc)
 		}
 	}
-	return true
+	if r := d.s.Rollout; r != nil {
+		if more := d.previews(r); more != nil {
+			table.Services = append(table.Services, more...)
+			slices.SortFunc(table.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
+		}
+	}
+	return table
+}
+
+func serviceOf(c *Component) Service {
+	return Service{
+		Name: c.Name, Host: c.Route.Host, Path: c.Route.Path, TCP: c.Route.TCP, Listen: c.Route.Listen,
+		Hold: c.Route.Hold, Drain: c.Drain, Drains: c.Route.Drains,
+	}
+}
+
+// fill gives a service of the declared target its backends.
+func (d *decider) fill(svc *Service, c *Component) {
+	r := d.s.Rollout
+	if r == nil {
+		svc.Backends = d.backends(c, "")
+		return
+	}
+	from, to := r.From.named(c.Name), r.To.named(c.Name)
+	switch {
+	case r.From == nil && r.Step == Laying && !d.early(r, c):
+		// held
+	case from == nil || to == nil || how(r, c.Name) == carried:
+		svc.Backends = d.backends(c, "")
+	default:
+		older := d.backends(from, "")
+		var newer []Backend
+		if to.Route != nil {
+			newer = d.backends(to, Short(r.To.Release))
+		}
+		d.divide(svc, r, older, newer)
+	}
+	slices.SortFunc(svc.Backends, func(a, b Backend) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// divide gives a service that changes its share of either side.
+func (d *decider) divide(svc *Service, r *Rollout, older, newer []Backend) {
+	if how(r, svc.Name) != beside {
+		svc.Backends = append(older, newer...)
+		return
+	}
+	share := d.share(r, svc.Name)
+	svc.Backends = weigh(older, newer, share)
+	if r.Step == Shifting && share > 0 {
+		svc.Sticky = r.To.Strategy.Sticky
+		if m := r.To.Strategy.Match; m != nil && len(newer) > 0 {
+			svc.Match = &Match{Header: m.Header, Cookie: m.Cookie, Value: m.Value, Release: Short(r.To.Release)}
+		}
+	}
+}
+
+// early says whether a component of the very first release is reachable before the
+// rest is ready: others of it need it, by its own address.
+func (d *decider) early(r *Rollout, c *Component) bool {
+	turns := d.turns(r)
+	if c.Route.TCP == 0 || len(turns) == 0 {
+		return false
+	}
+	return !slices.Contains(turns[len(turns)-1], c.Name)
+}
+
+// share is the percentage of a component's requests that the new instances get
+// beside the old ones.
+func (d *decider) share(r *Rollout, component string) int {
+	switch r.Step {
+	case Laying:
+		return 0
+	case Shifting:
+		return r.Share
+	case Reverting:
+		return d.shareBack(r, component)
+	default:
+		return 100
+	}
+}
+
+// shareBack is what is left to the new instances of a rollout that is put back:
+// what the old ones cannot carry yet, as they may have lost some since the switch.
+// That is not waited for without end.
+func (d *decider) shareBack(r *Rollout, component string) int {
+	c := r.From.named(component)
+	if c == nil || r.Share == 0 {
+		return 0
+	}
+	end := r.StepAt.Add(max(revertPatience, c.Start))
+	need, can := min(c.Replicas, d.serves(component)), d.canServe(*c)
+	if can >= need || !d.now.Before(end) {
+		return 0
+	}
+	d.wakeAt(end)
+	return min(r.Share, (100*(need-can)+need-1)/need)
 }
 
 // canServe counts the instances of a component that may be routed.
@@ -99,35 +199,24 @@ func (d *decider) serves(service string) int {
 	n := 0
 	for i := range d.s.Instances {
 		o := &d.s.Instances[i]
-		if o.Component == service && !o.Leaving && d.routable(o) && inTable(d.s.Table, o.ID) {
+		if o.Component == service && !o.Leaving && d.routable(o) && d.inTable(o.ID) {
 			n++
 		}
 	}
 	return n
 }
 
-// table computes the routes to a target's instances that are ready.
-func (d *decider) table(t *Target) Table {
-	var table Table
-	if t == nil {
-		return table
-	}
-	table.Listen = t.Listen
-	held := d.s.Rollout != nil && d.s.Rollout.From == nil && d.s.Rollout.Step == Laying
-	for _, c := range t.Components {
-		if c.Route == nil {
-			continue
+// backends lists the instances of a component that may receive requests, as one
+// group, or by the releases that ordered them when no name is given.
+func (d *decider) backends(c *Component, group string) []Backend {
+	var out []Backend
+	for _, o := range d.of(c.Name, c.Spec) {
+		if d.routable(o) {
+			out = append(out, Backend{ID: o.ID, Address: d.seen[o.ID].Address, Weight: 1, Release: cmp.Or(group, Short(o.Release))})
 		}
-		svc := Service{Name: c.Name, Host: c.Route.Host, Path: c.Route.Path, Hold: c.Route.Hold, Drain: c.Drain}
-		for _, o := range d.of(c.Name, c.Spec) {
-			if !held && d.routable(o) {
-				svc.Backends = append(svc.Backends, Backend{ID: o.ID, Address: d.seen[o.ID].Address, Weight: 1})
-			}
-		}
-		slices.SortFunc(svc.Backends, func(a, b Backend) int { return strings.Compare(a.ID, b.ID) })
-		table.Services = append(table.Services, svc)
 	}
-	return table
+	slices.SortFunc(out, func(a, b Backend) int { return strings.Compare(a.ID, b.ID) })
+	return out
 }
 
 // routable says whether an instance may receive requests: it is ready, or it was
@@ -138,21 +227,13 @@ func (d *decider) routable(o *Order) bool {
 }
 
 func sameRoutes(a, b Table) bool {
-	return a.Listen == b.Listen && slices.EqualFunc(a.Services, b.Services, func(x, y Service) bool {
-		return x.Name == y.Name && x.Host == y.Host && x.Path == y.Path && x.Hold == y.Hold && x.Drain == y.Drain &&
-			slices.Equal(x.Backends, y.Backends)
-	})
-}
-
-func inTable(t Table, id string) bool {
-	for _, s := range t.Services {
-		for _, b := range s.Backends {
-			if b.ID == id {
-				return true
-			}
+	return a.Listen == b.Listen && reflect.DeepEqual(a.TLS, b.TLS) && slices.EqualFunc(a.Services, b.Services, func(x, y Service) bool {
+		if !slices.Equal(x.Backends, y.Backends) {
+			return false
 		}
-	}
-	return false
+		x.Backends, y.Backends = nil, nil
+		return reflect.DeepEqual(x, y)
+	})
 }
 
 func backendWords(t Table) string {

@@ -131,6 +131,8 @@ func (r *runner) checkRecord() {
 		case "rollout.live":
 			open--
 			r.w.counts.Live++
+		case "rollout.superseded":
+			open--
 		case "rollout.put-back":
 			open--
 			r.w.counts.PutBack++

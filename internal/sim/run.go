@@ -171,7 +171,7 @@ func (r *runner) operate() {
 		var err error
 		if w.rng.IntN(3) == 0 {
 			w.tell("operator: rollback")
-			if _, err = r.engine.Rollback(ctx, w.now, "operator", theKey, "", "simulated"); err == nil {
+			if _, err = r.engine.Rollback(ctx, w.now, "operator", theKey, "", engine.DeployOptions{Reason: "simulated"}); err == nil {
 				w.counts.Rollbacks++
 			}
 		} else {
@@ -181,7 +181,7 @@ func (r *runner) operate() {
 			if err == nil {
 				w.releases[stored.Digest] = rel
 				w.tell("operator: deploy release %d %s", stored.Number, describe(rel))
-				if _, err = r.engine.Deploy(ctx, w.now, "operator", theKey, stored.Digest, "simulated"); err == nil {
+				if _, err = r.engine.Deploy(ctx, w.now, "operator", theKey, stored.Digest, engine.DeployOptions{Reason: "simulated"}); err == nil {
 					w.counts.Deploys++
 					r.checkOnHand(rel)
 				}
