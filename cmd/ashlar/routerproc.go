@@ -30,6 +30,7 @@ const (
 type routerProcess struct {
 	runDir, logFile string
 	client          *router.Client
+	acme            string // directory that keeps what was got by ACME
 	metrics         string // loopback address for Prometheus; empty: none
 	log             *slog.Logger
 	started         func(pid int) // called after a router was started
@@ -73,7 +74,7 @@ func (r *routerProcess) start() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "router", "--run", r.runDir, "--metrics", r.metrics)
+	cmd := exec.Command(self, "router", "--run", r.runDir, "--acme", r.acme, "--metrics", r.metrics)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

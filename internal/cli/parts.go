@@ -109,6 +109,7 @@ type ServeRequest struct {
 // RouteRequest says how a router runs.
 type RouteRequest struct {
 	RunDir  string
+	ACME    string // directory that keeps what was got by ACME; empty: "acme" in RunDir
 	Metrics string // loopback address for Prometheus; empty: none
 }
 

@@ -30,6 +30,12 @@ func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if err := collisions(key, table, r.envs); err != nil {
 		return err
 	}
+	if err := onlyOne(key, table, r.envs); err != nil {
+		return err
+	}
+	if err := checkTLS(table.TLS); err != nil {
+		return err
+	}
 	opened, err := r.openFor(ctx, table)
 	if err != nil {
 		return err
@@ -89,6 +95,7 @@ func (r *router) install(key rollout.Key, table rollout.Table) {
 		}
 	}
 	r.envs[key] = next
+	r.identify()
 
 	was := r.current.Swap(r.arrange())
 	r.shutRest(key, old, next)

@@ -10,7 +10,7 @@
 // returned no new request reaches a backend that is not in the table, and none
 // that is under way escapes the count.
 //
-// It is not a general proxy: no TLS, no rewriting, no caching. What a proxy does to
+// It is not a general proxy: no rewriting, no caching. What a proxy does to
 // headers is net/http/httputil.ReverseProxy's work; connections to the backends are
 // this package's own (send.go, conn.go): HTTP/1.1, and HTTP/2 for gRPC (grpc.go).
 //

@@ -2,11 +2,13 @@ package router
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +29,31 @@ type listener struct {
 	addr   string
 	socket net.Listener
 	server *http.Server
+	secret atomic.Pointer[tls.Config] // nil: plain HTTP
+}
+
+// Accept makes a connection speak TLS if the address does now.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.socket.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if config := l.secret.Load(); config != nil {
+		return tls.Server(c, config), nil
+	}
+	return c, nil
+}
+
+func (l *listener) Addr() net.Addr { return l.socket.Addr() }
+func (l *listener) Close() error   { return l.socket.Close() }
+
+// show sets what new connections see; nil: plain HTTP.
+func (l *listener) show(id *identity) {
+	if id == nil {
+		l.secret.Store(nil)
+		return
+	}
+	l.secret.Store(id.config)
 }
 
 // openFor opens the table's address if it is not open yet. It returns nil if
@@ -51,6 +78,7 @@ func (r *router) open(ctx context.Context, addr string) (*listener, error) {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &listener{addr: addr, socket: socket, server: &http.Server{
 		Handler:           r.handler(addr),
@@ -72,7 +100,8 @@ func portOf(addr string) string {
 func (r *router) serve(l *listener) {
 	r.listeners[l.addr] = l
 	delete(r.warned, l.addr)
-	go l.server.Serve(l.socket) //nolint:errcheck // it ends with ErrServerClosed or because the socket was closed
+	l.show(r.identities[l.addr])
+	go l.server.Serve(l) //nolint:errcheck // it ends with ErrServerClosed or because the socket was closed
 	r.log.Info("listens", "listen", l.addr)
 }
 

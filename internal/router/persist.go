@@ -112,7 +112,7 @@ func decodeSaved(data []byte) ([]savedTable, error) {
 		if seen[t.Key] != nil {
 			return nil, fault.New(fault.Invalid, "environment %s is there twice", t.Key)
 		}
-		if err := collisions(t.Key, table, seen); err != nil {
+		if err := errors.Join(collisions(t.Key, table, seen), onlyOne(t.Key, table, seen)); err != nil {
 			return nil, err
 		}
 		s.Environments[i].Table = table

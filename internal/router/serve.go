@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ type Config struct {
 	Version string        // reported by Health
 	Grace   time.Duration // how long requests may finish after ctx ends; default 10s
 	MaxHeld int           // requests waiting for a backend at one time; default 4096
+	ACMEDir string        // keeps accounts and certificates got by ACME; default "acme" in RunDir
 	Metrics string        // loopback address for Prometheus; empty: metrics are on the control socket alone
 }
 
@@ -30,6 +32,7 @@ type Config struct {
 type router struct {
 	log     *slog.Logger
 	runDir  string
+	acmeDir string
 	version string
 	grace   time.Duration
 	maxHeld int64
@@ -41,10 +44,12 @@ type router struct {
 	active    atomic.Int64 // requests anywhere in the router
 	exchanges sync.Pool
 
-	mu        sync.Mutex // serialises everything below and the swap of current
-	envs      map[rollout.Key]*environment
-	listeners map[string]*listener
-	warned    map[string]bool // addresses that could not be opened, and the log says so
+	mu         sync.Mutex // serialises everything below and the swap of current
+	envs       map[rollout.Key]*environment
+	listeners  map[string]*listener
+	identities map[string]*identity // by listen address
+	issuers    map[string]*issuer   // by ACME directory
+	warned     map[string]bool      // addresses that could not be opened, and the log says so
 }
 
 // environment is what the router remembers of one environment.
@@ -103,12 +108,15 @@ func Serve(ctx context.Context, cfg Config) error {
 
 func newRouter(cfg Config) *router {
 	r := &router{
-		log: cfg.Log, runDir: cfg.RunDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
+		log: cfg.Log, runDir: cfg.RunDir, acmeDir: cfg.ACMEDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
 		started: time.Now(), closing: make(chan struct{}),
-		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{}, warned: map[string]bool{},
+		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{}, issuers: map[string]*issuer{}, warned: map[string]bool{},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.acmeDir == "" {
+		r.acmeDir = filepath.Join(cfg.RunDir, "acme")
 	}
 	if r.grace == 0 {
 		r.grace = 10 * time.Second
@@ -135,6 +143,7 @@ func (r *router) run(ctx context.Context, socket net.Listener) error {
 		select {
 		case now := <-retry.C:
 			r.reopen(ctx)
+			r.reread(now)
 			r.closeIdle(now.Add(-idleTimeout))
 		case <-ctx.Done():
 			r.log.Info("router ends", "grace", r.grace)

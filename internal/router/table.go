@@ -35,6 +35,7 @@ func normal(env rollout.Key, in rollout.Table) (rollout.Table, error) {
 	if in.Listen != "" || len(in.Services) > 0 {
 		c.address("listen address", in.Listen, true)
 	}
+	out.TLS = c.tls(in)
 	c.need(len(in.Services) <= maxServices, "%d services are more than %d", len(in.Services), maxServices)
 	ids := map[string]bool{}
 	for _, svc := range in.Services {
