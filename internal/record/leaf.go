@@ -10,8 +10,8 @@ import (
 	"github.com/gowebpki/jcs"
 )
 
-// MaxLeaf is the largest leaf, in bytes.
-const MaxLeaf = 1 << 20
+// MaxLeaf is the largest leaf, in bytes: bundles of entries give lengths two bytes.
+const MaxLeaf = 1<<16 - 1
 
 // Validate says whether the entry can be in a record: it says what and who.
 func (e Entry) Validate() error {

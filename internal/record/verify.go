@@ -27,6 +27,14 @@ const (
 	Misfiled  Verdict = "misfiled"  // an entry is filed under another environment than it says (stores find this)
 )
 
+// The verdicts on a log as it is seen from outside.
+const (
+	Unsigned    Verdict = "unsigned"    // the checkpoint is not one that the log's key signed
+	RolledBack  Verdict = "rolled-back" // the log has fewer entries than a checkpoint that was seen before
+	Forked      Verdict = "forked"      // the log does not begin with what a checkpoint says that was seen before
+	Unwitnessed Verdict = "unwitnessed" // too few witnesses cosigned the checkpoint
+)
+
 // Report is the outcome of verifying a record.
 type Report struct {
 	Size     int64     `json:"size"`              // entries that the record says it has
@@ -42,7 +50,7 @@ func (r Report) OK() bool { return r.Finding == nil }
 // Finding is the first thing that is wrong with a record.
 type Finding struct {
 	Verdict Verdict `json:"verdict"`
-	First   int64   `json:"first"` // index of the entry; -1 with Rewritten
+	First   int64   `json:"first"` // index of the entry; -1: no entry can be named
 	Last    int64   `json:"last"`  // of the last entry it may be, usually First
 	What    string  `json:"what"`  // one sentence
 }
