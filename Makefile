@@ -21,10 +21,11 @@ up: build ## install what is missing, build, and run the main job on the example
 down: ## end what `make up` started
 	-$(BIN)/ashlar down --all --yes
 
-build: ## build bin/ashlar, bin/ashlar-shim and bin/runc
+build: ## build bin/ashlar, bin/ashlar-shim, bin/ashlar-witness and bin/runc
 	@scripts/need $(BUILD_PACKAGES)
 	CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/ashlar ./cmd/ashlar
 	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-shim ./cmd/ashlar-shim
+	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-witness ./cmd/ashlar-witness
 	go build -tags seccomp -ldflags "-s -w" -o $(BIN)/runc github.com/opencontainers/runc
 
 test: build ## install what is missing and run every test, as root
@@ -37,7 +38,7 @@ lint: ## gofmt, vet, staticcheck, and the list of linked modules
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
-	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar ./cmd/ashlar-shim \
+	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar ./cmd/ashlar-shim ./cmd/ashlar-witness \
 		| sed '/^$$/d' | LC_ALL=C sort -u | { grep '^#' deps.txt; cat; } | diff deps.txt -
 
 bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells

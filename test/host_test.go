@@ -30,6 +30,7 @@ type host struct {
 	dir    string
 	client *api.Client
 	server *process // nil: none runs
+	flags  []string // of the server
 	said   *text    // by all servers of the test
 }
 
@@ -60,7 +61,7 @@ func newHostIn(t *testing.T, dir string) *host {
 func (h *host) start() {
 	h.t.Helper()
 	from := h.said.len()
-	h.server = h.spawn("server")
+	h.server = h.spawn(append([]string{"server"}, h.flags...)...)
 	h.await("the server to answer", func() error {
 		if h.server.ended() {
 			h.t.Fatalf("the server ended: %v\n%s", h.server.err, h.said.from(from))
@@ -103,7 +104,12 @@ func (h *host) stop() {
 // spawn starts one of the program's commands, whose output goes to h.said.
 func (h *host) spawn(args ...string) *process {
 	h.t.Helper()
-	p := &process{cmd: exec.Command(filepath.Join(bin, "ashlar"), args...), done: make(chan struct{})}
+	return h.spawnProgram("ashlar", args...)
+}
+
+func (h *host) spawnProgram(name string, args ...string) *process {
+	h.t.Helper()
+	p := &process{cmd: exec.Command(filepath.Join(bin, name), args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "ASHLAR_DIR="+h.dir)
 	p.cmd.Dir = h.dir
 	p.cmd.Stdout, p.cmd.Stderr = h.said, h.said
@@ -191,7 +197,7 @@ func (h *host) end() {
 		h.server = nil
 	}
 	if h.server == nil {
-		h.server = h.spawn("server")
+		h.server = h.spawn(append([]string{"server"}, h.flags...)...)
 	}
 	err := awaitFor(context.Background(), patience, func() error { _, err := h.client.Version(context.Background()); return err })
 	was := h.traces()

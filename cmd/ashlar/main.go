@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/router"
 )
 
@@ -29,6 +30,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Export:  exportArtifact,
 		Seals:   openSeals,
 		Doctor:  examine,
+		Log:     cli.LogParts{Key: notary.PublicKey, Remember: notary.Remember, Renew: renewLog},
 		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)

@@ -20,6 +20,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/event"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/local"
+	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -41,6 +42,8 @@ type server struct {
 	engine      *engine.Engine
 	courier     *event.Courier
 	garbage     *garbage
+	notary      *notary.Notary
+	logListen   string
 	endings     chan ending
 }
 
@@ -76,7 +79,7 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if err != nil {
 		host = "localhost"
 	}
-	s := &server{dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1)}
+	s := &server{dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1), logListen: q.Notary.Listen}
 	if err := os.MkdirAll(s.runDir, 0o755); err != nil {
 		return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(s.runDir).Mend("run as root, or choose another with --dir")
 	}
@@ -85,6 +88,9 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	}
 	if s.store, err = store.Open(ctx, filepath.Join(s.dir, "ashlar.db")); err != nil {
 		return nil, errors.Join(err, s.objects.Close())
+	}
+	if s.notary, err = openNotary(ctx, q, host, s.store, log); err != nil {
+		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
 	}
 	runc, shim := programs(q.Runc, q.Shim)
 	s.platform, err = local.New(ctx, local.Config{
@@ -115,6 +121,10 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, s.platform.Close(ctx))
 	}
+	logSocket, err := listenLog(s.logListen)
+	if err != nil {
+		return errors.Join(err, socket.Close(), s.platform.Close(ctx))
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	g, running := errgroup.WithContext(running)
@@ -123,6 +133,10 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { s.router.keep(running, s.routerPID, s.wakeAll); return nil })
 	g.Go(func() error { return quiet(s.narrate(running)) })
 	g.Go(func() error { return quiet(s.courier.Run(running)) })
+	g.Go(func() error { return quiet(s.notary.Run(running, s.store.Appended)) })
+	if logSocket != nil {
+		g.Go(func() error { return serveLog(running, logSocket, s.notary.Handler(), s.log) })
+	}
 	s.log.Info("server serves", "socket", api.SocketPath(s.runDir), "dir", s.dir, "pid", os.Getpid(), "version", version)
 
 	end := ending{actor: engine.Actor}
@@ -181,7 +195,7 @@ func (s *server) finish(ctx context.Context, end ending) error {
 	}
 	e := s.entry("server.stopped", engine.Key{}, why, nil)
 	e.Actor = end.actor
-	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.platform.Close(ctx))
+	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.notary.Close(ctx), s.platform.Close(ctx))
 	if err := os.Remove(api.SocketPath(s.runDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
@@ -240,6 +254,7 @@ func (s *server) api() *api.Server {
 		Engine: s.engine, Store: s.store, Log: s.log, Now: time.Now, Host: s.host,
 		Hold:      s.objects.Share,
 		VerifyLog: s.store.VerifyRecord,
+		Notary:    s.notary,
 		Output:    s.output,
 		GC:        s.garbage.collect,
 		Doctor:    s.doctor,

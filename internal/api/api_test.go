@@ -12,9 +12,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
@@ -314,5 +316,54 @@ func TestEndAndSmallAnswers(t *testing.T) {
 	}
 	if e, err := w.Environments(t.Context()); err != nil || e == nil || len(e) != 0 {
 		t.Errorf("environments: %+v, %v", e, err)
+	}
+}
+
+// What the server signs can be checked by who has nothing but the log's key.
+func TestLog(t *testing.T) {
+	w := newWorld(t)
+	public, err := notary.PublicKey(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := note.NewVerifier(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := w.Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.AddRelease(t.Context(), shop(t, "/bin/web", 1)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := w.Prove(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := record.ParseInclusionProof(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.Check(log); err != nil || c.Size != 1 || !strings.Contains(string(p.Leaf), "release.added") {
+		t.Errorf("%+v, %s, %v", c, p.Leaf, err)
+	}
+	if _, err := w.Prove(t.Context(), 7); fault.Of(err).Kind != fault.NotFound {
+		t.Errorf("an entry that is not there: %v", err)
+	}
+	a := record.Auditor{Source: w.Log(t.Context()), Log: log}
+	now, finding, err := a.Latest()
+	if err != nil || finding != nil || now.Size != 1 {
+		t.Fatalf("%+v, %+v, %v", now, finding, err)
+	}
+	if report, err := a.Audit(now.Checkpoint); err != nil || !report.OK() || report.Entries != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	earlier, err := record.OpenCheckpoint(was, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if finding, err := a.Compare(now.Checkpoint, earlier); err != nil || finding != nil {
+		t.Errorf("%+v, %v", finding, err)
 	}
 }

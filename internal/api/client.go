@@ -98,6 +98,35 @@ func (c *Client) VerifyLog(ctx context.Context) (record.Report, error) {
 	return out, c.get(ctx, "/v1/log/verify", nil, &out)
 }
 
+// Checkpoint gives the record's signed checkpoint, which covers all that was
+// appended before.
+func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
+	var out LogText
+	err := c.get(ctx, "/v1/log/checkpoint", nil, &out)
+	return []byte(out.Text), err
+}
+
+// Prove gives the proof that an entry is in the record, as record.InclusionProof
+// spells it.
+func (c *Client) Prove(ctx context.Context, index int64) ([]byte, error) {
+	var out LogText
+	err := c.get(ctx, "/v1/log/prove", url.Values{"index": {number(index)}}, &out)
+	return []byte(out.Text), err
+}
+
+// Consistency gives the proof that the record begins with its first old entries,
+// as record.ConsistencyProof spells it.
+func (c *Client) Consistency(ctx context.Context, old int64) ([]byte, error) {
+	var out LogText
+	err := c.get(ctx, "/v1/log/consistency", url.Values{"old": {number(old)}}, &out)
+	return []byte(out.Text), err
+}
+
+// Log reads the record as a log of tiles, over the server's socket.
+func (c *Client) Log(ctx context.Context) record.Source {
+	return logSource{ctx, c.http, "http://ashlar" + logPath}
+}
+
 // GC has the server remove what no release needs.
 func (c *Client) GC(ctx context.Context, q GCRequest) (GCReport, error) {
 	var out GCReport

@@ -2,10 +2,20 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
 // Store is what the API reads, beside the engine: the same store.
@@ -38,4 +48,86 @@ func (s *Server) follow(ctx context.Context, env engine.Key, from int64, emit fu
 		case <-appended:
 		}
 	}
+}
+
+// Notary speaks for the record to the outside: internal/notary.
+type Notary interface {
+	// Publish signs the record as it is now.
+	Publish(ctx context.Context) (record.Seen, error)
+	// Prove gives the proof that an entry is in the record.
+	Prove(ctx context.Context, index int64) (record.InclusionProof, error)
+	// Consistency gives the proof that the record begins with its first old entries.
+	Consistency(ctx context.Context, old int64) (record.ConsistencyProof, error)
+	// Handler serves the record as files, for reading alone.
+	Handler() http.Handler
+}
+
+// logPath is where the server has the files of the record.
+const logPath = "/log/"
+
+func (s *Server) checkpoint(ctx context.Context, _ request) (LogText, error) {
+	now, err := s.Notary.Publish(ctx)
+	return LogText{string(now.Signed)}, err
+}
+
+func (s *Server) prove(ctx context.Context, r request) (LogText, error) {
+	index, err := integer(r.query, "index", -1)
+	if err != nil {
+		return LogText{}, err
+	}
+	p, err := s.Notary.Prove(ctx, index)
+	return LogText{string(p.Marshal())}, err
+}
+
+func (s *Server) consistency(ctx context.Context, r request) (LogText, error) {
+	old, err := integer(r.query, "old", -1)
+	if err != nil {
+		return LogText{}, err
+	}
+	p, err := s.Notary.Consistency(ctx, old)
+	return LogText{string(p.Marshal())}, err
+}
+
+// logSource is record.Source over HTTP.
+type logSource struct {
+	ctx  context.Context // of the one audit that the source was made for
+	http *http.Client
+	base string // ends with a slash
+}
+
+// maxLogFile bounds a file of a log: 256 entries of the largest size.
+const maxLogFile = 256 * (2 + record.MaxLeaf)
+
+// NewLogSource reads a log that is served at a URL.
+func NewLogSource(ctx context.Context, address string) (record.Source, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fault.New(fault.Invalid, "%q is not the address of a log", address).Mend("write  --url http://127.0.0.1:8441/")
+	}
+	return logSource{ctx, &http.Client{Timeout: time.Minute}, strings.TrimSuffix(u.String(), "/") + "/"}, nil
+}
+
+// Read is record.Source.
+func (s logSource) Read(path string) (_ []byte, err error) {
+	req, err := http.NewRequestWithContext(s.ctx, http.MethodGet, s.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the log does not answer: %w", err).At(s.base)
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusGone:
+		return nil, fmt.Errorf("%s%s: %w", s.base, path, fs.ErrNotExist)
+	default:
+		return nil, fault.New(fault.Unavailable, "the log answers with status %d", resp.StatusCode).At(s.base + path)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxLogFile+1))
+	if err == nil && len(data) > maxLogFile {
+		err = fault.New(fault.Refused, "the log answers with more than %d bytes", maxLogFile).At(s.base + path)
+	}
+	return data, err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
@@ -28,6 +29,8 @@ type Config struct {
 	Hold func(ctx context.Context) (release func(), err error)
 	// VerifyLog recomputes the record's Merkle tree from its entries.
 	VerifyLog func(ctx context.Context) (record.Report, error)
+	// Notary speaks for the record to the outside.
+	Notary Notary
 	// Output sends lines to emit until there are no more or, following, ctx ends.
 	Output func(ctx context.Context, q OutputQuery, emit func(OutputLine) error) error
 	// GC removes what no release needs.
@@ -68,6 +71,10 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/history", answer(s.history))
 	mux.Handle("GET /v1/entries", stream(s.entries))
 	mux.Handle("GET /v1/log/verify", answer(s.verifyLog))
+	mux.Handle("GET /v1/log/checkpoint", answer(s.checkpoint))
+	mux.Handle("GET /v1/log/prove", answer(s.prove))
+	mux.Handle("GET /v1/log/consistency", answer(s.consistency))
+	mux.Handle(logPath, http.StripPrefix(strings.TrimSuffix(logPath, "/"), s.Notary.Handler()))
 	mux.Handle("GET /v1/output", stream(s.output))
 	mux.Handle("POST /v1/gc", answer(s.gc))
 	mux.Handle("GET /v1/doctor", answer(s.doctor))

@@ -177,6 +177,11 @@ type Amount struct {
 	Bytes   int64 `json:"bytes"`
 }
 
+// LogText is a text that speaks for the record: a checkpoint or a proof.
+type LogText struct {
+	Text string `json:"text"`
+}
+
 // Check is one guarantee that this machine can or cannot give.
 type Check struct {
 	Name   string `json:"name"`

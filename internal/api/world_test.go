@@ -14,6 +14,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/store"
@@ -126,7 +127,12 @@ func newWorld(t *testing.T) *world {
 	log := slog.New(slog.DiscardHandler)
 	p := &platform{in: map[string]rollout.Observed{}, changed: make(chan struct{}, 1)}
 	e := engine.New(engine.Config{Store: s, Platforms: map[string]engine.Platform{"local": p}, Router: &router{}, Artifacts: artifacts{}, Log: log})
+	n, err := notary.Open(ctx, notary.Config{Dir: dir, Host: "host", Record: s, Now: time.Now, Log: log, Every: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := api.NewServer(api.Config{
+		Notary: n,
 		Engine: e, Store: s, Log: log, Now: time.Now, Host: "host", VerifyLog: s.VerifyRecord,
 		Hold: func(context.Context) (func(), error) { w.holds <- struct{}{}; return func() {}, nil },
 		Output: func(_ context.Context, q api.OutputQuery, emit func(api.OutputLine) error) error {

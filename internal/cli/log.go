@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
-	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
@@ -37,7 +36,7 @@ func (p *program) logCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with entries as they are appended, until Ctrl-C")
 	cmd.Flags().IntVarP(&last, "last", "n", -1, "the last entries only; -1: all")
-	cmd.AddCommand(p.logVerifyCommand())
+	cmd.AddCommand(p.logVerifyCommand(), p.logProveCommand(), p.logConsistencyCommand(), p.logCheckCommand(), p.logKeyCommand(), p.logRenewCommand())
 	return cmd
 }
 
@@ -88,36 +87,6 @@ func (p *program) showEntry(e record.Entry) {
 		parts = append(parts, e.Reason)
 	}
 	p.out.linef("%5d  %s  %-20s %-18s %s", e.Index, e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Actor, e.Kind, strings.Join(parts, "  "))
-}
-
-func (p *program) logVerifyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify",
-		Short: "Recompute the record and compare every hash",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			r, err := c.VerifyLog(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				p.out.json(r)
-			}
-			if f := r.Finding; f != nil {
-				return fault.New(fault.Refused, "the record is not what it says: %s", f.What).
-					Detail("verdict: "+string(f.Verdict), "size: "+number(int(r.Size))+" entries", "root: "+r.Root.String()).
-					Mend("keep the database as evidence, and restore the last backup")
-			}
-			if !p.json() {
-				p.out.linef("the record is intact: %s, root %s", count64(r.Size, "entry", "entries"), r.Root)
-			}
-			return nil
-		},
-	}
 }
 
 func count64(n int64, one, more string) string {

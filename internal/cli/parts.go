@@ -21,6 +21,7 @@ type Parts struct {
 	Doctor  func(ctx context.Context, q DoctorRequest) []api.Check
 	Serve   func(ctx context.Context, q ServeRequest) error
 	Route   func(ctx context.Context, q RouteRequest) error
+	Log     LogParts
 }
 
 // BuildRequest asks for artifacts and a release of a definition.
@@ -104,6 +105,7 @@ type ServeRequest struct {
 	Log    LogOptions
 
 	RouterMetrics string // of RouteRequest
+	Notary        NotaryOptions
 }
 
 // RouteRequest says how a router runs.

@@ -3,6 +3,7 @@ package cli
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,9 @@ func (p *program) serverCommand() *cobra.Command {
 				return fault.New(fault.Invalid, "log level %q is not known", q.Log.Level).
 					Detail("known: " + strings.Join(levels, ", ")).Mend("write  --log-level info")
 			}
+			if q.Notary.AnchorEvery <= 0 {
+				return fault.New(fault.Invalid, "--anchor-every is %s", q.Notary.AnchorEvery).Mend("write  --anchor-every 1h")
+			}
 			return p.parts.Serve(cmd.Context(), q)
 		},
 	}
@@ -36,6 +40,10 @@ func (p *program) serverCommand() *cobra.Command {
 	cmd.Flags().StringVar(&q.Log.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
 	cmd.Flags().BoolVar(&q.Log.JSON, "log-json", false, "tell it as JSON lines")
 	metricsFlag(cmd, "router-metrics", &q.RouterMetrics)
+	cmd.Flags().StringVar(&q.Notary.Listen, "log-listen", "", "serve the record for reading at an address of the loopback, such as 127.0.0.1:8441")
+	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "\"KEY URL\" of a witness that cosigns the record; may be given again")
+	cmd.Flags().StringVar(&q.Notary.Anchor, "anchor", "", "keep the record's checkpoints also in a file, or in a Git repository")
+	cmd.Flags().DurationVar(&q.Notary.AnchorEvery, "anchor-every", time.Hour, "how often at most")
 	fixed(cmd, "log-level", levels...)
 	return cmd
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
-	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
@@ -105,8 +104,4 @@ func checkFiled(index int64, leaf []byte, filed engine.Key) *record.Finding {
 	}
 	return &record.Finding{Verdict: record.Misfiled, First: index, Last: index,
 		What: fmt.Sprintf("entry %d of %s is filed under %s", index, e, filed)}
-}
-
-func unknownEntry(index int64) error {
-	return fault.New(fault.NotFound, "the record has no entry %d", index).Mend("list the entries: ashlar log")
 }

@@ -95,14 +95,23 @@ func (s *Store) Entries(ctx context.Context, env engine.Key, from, to int64) (_ 
 	return out, s.explain("read the record", rows.Err())
 }
 
-// Leaf gives the bytes of one entry, as the record's proofs are about them.
-func (s *Store) Leaf(ctx context.Context, index int64) ([]byte, error) {
-	var leaf []byte
-	err := s.reader.QueryRowContext(ctx, "SELECT leaf FROM entries WHERE idx = ?", index).Scan(&leaf)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, unknownEntry(index)
+// Leaves gives the bytes of the entries from index from up to before to, as the
+// record's proofs are about them; fewer where there are none.
+func (s *Store) Leaves(ctx context.Context, from, to int64) (_ [][]byte, err error) {
+	rows, err := s.reader.QueryContext(ctx, "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx", from, to)
+	if err != nil {
+		return nil, s.explain("read the record", err)
 	}
-	return leaf, s.explain("read the record", err)
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var out [][]byte
+	for rows.Next() {
+		var leaf []byte
+		if err := rows.Scan(&leaf); err != nil {
+			return nil, s.explain("read the record", err)
+		}
+		out = append(out, leaf)
+	}
+	return out, s.explain("read the record", rows.Err())
 }
 
 // Head gives the number of entries and the root of the Merkle tree over them.

@@ -1,0 +1,223 @@
+package cli
+
+import (
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/record"
+)
+
+func (p *program) logProveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "prove INDEX",
+		Short: "Print the proof that an entry is in the record (c2sp.org/tlog-proof)",
+		Long: "Prints an entry, the hashes that lead from it to the root, and the signed checkpoint. Anyone who has\n" +
+			"the log's public key can check it without the server:  ashlar log check FILE --log-key KEY",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			index, err := index(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := p.client()
+			if err != nil {
+				return err
+			}
+			text, err := c.Prove(cmd.Context(), index)
+			if err != nil {
+				return err
+			}
+			if p.json() {
+				proof, err := record.ParseInclusionProof(text)
+				if err != nil {
+					return err
+				}
+				p.out.json(proof)
+				return nil
+			}
+			p.out.text(string(text))
+			return nil
+		},
+	}
+}
+
+func (p *program) logConsistencyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "consistency OLD",
+		Short: "Print the proof that the record begins with its first OLD entries (c2sp.org/tlog-witness)",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			old, err := index(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := p.client()
+			if err != nil {
+				return err
+			}
+			text, err := c.Consistency(cmd.Context(), old)
+			if err != nil {
+				return err
+			}
+			if p.json() {
+				proof, err := record.ParseConsistencyProof(text)
+				if err != nil {
+					return err
+				}
+				p.out.json(proof)
+				return nil
+			}
+			p.out.text(string(text))
+			return nil
+		},
+	}
+}
+
+func index(text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fault.New(fault.Invalid, "%q is not a number of entries", text).Mend("list the entries:  ashlar log")
+	}
+	return n, nil
+}
+
+func (p *program) logCheckCommand() *cobra.Command {
+	var keys logKeys
+	cmd := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a proof that an entry is in a record, without a server; - reads standard input",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			a, err := p.auditor(keys)
+			if err != nil {
+				return err
+			}
+			text, err := p.read(args[0])
+			if err != nil {
+				return err
+			}
+			proof, err := record.ParseInclusionProof(text)
+			if err != nil {
+				return fault.New(fault.Invalid, "%w", err).At(args[0])
+			}
+			c, err := proof.Check(a.Log)
+			if err != nil {
+				return err
+			}
+			seen, finding := a.Open(proof.Checkpoint)
+			if finding != nil {
+				return fault.New(fault.Refused, "%s", finding.What).At(args[0]).Detail("verdict: " + string(finding.Verdict))
+			}
+			return p.showChecked(proof, c, seen)
+		},
+	}
+	keys.flags(cmd)
+	return cmd
+}
+
+// maxProofFile bounds what is read as a proof, in bytes.
+const maxProofFile = 1 << 20
+
+func (p *program) read(path string) ([]byte, error) {
+	in := p.in
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fault.New(fault.NotFound, "%w", err)
+		}
+		defer f.Close() //nolint:errcheck // it is only read
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxProofFile))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "%w", err).At(path)
+	}
+	return text, nil
+}
+
+func (p *program) showChecked(proof record.InclusionProof, c record.Checkpoint, seen record.Seen) error {
+	e, err := record.ParseLeaf(proof.Leaf)
+	if err != nil {
+		return fault.New(fault.Refused, "what is in the record is no entry: %w", err)
+	}
+	if p.json() {
+		p.out.json(map[string]any{"entry": e, "checkpoint": seen})
+		return nil
+	}
+	p.showEntry(e)
+	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
+		p.out.linef("         %s: %s", k, e.Data[k])
+	}
+	by := ""
+	if n := len(seen.Cosignatures); n > 0 {
+		by = ", cosigned by " + count64(int64(n), "witness", "witnesses")
+	}
+	p.out.linef("it is entry %d of the record %s, which had %s%s", proof.Index, c.Origin, count64(c.Size, "entry", "entries"), by)
+	return nil
+}
+
+func (p *program) logKeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "key",
+		Short: "Print the public key of the record's log, which auditors and witnesses need",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir, err := p.stateDir()
+			if err != nil {
+				return err
+			}
+			key, err := p.parts.Log.Key(dir)
+			if err != nil {
+				return err
+			}
+			if p.json() {
+				p.out.json(map[string]string{"key": key})
+				return nil
+			}
+			p.out.linef("%s", key)
+			return nil
+		},
+	}
+}
+
+func (p *program) logRenewCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "renew",
+		Short: "End the record's log and begin a new one, after a database was restored or lost",
+		Long: "The server refuses to start on a database that is older than what it signed, or another. Where that loss\n" +
+			"is accepted, this ends the log: its key is removed, its last checkpoint kept as evidence in log.retired/,\n" +
+			"and a new log begins over the record as it is, with an entry that says so. Witnesses and auditors have to\n" +
+			"be given the new key. The server must not run.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if strings.TrimSpace(reason) == "" {
+				return fault.New(fault.Invalid, "a log is not renewed without a reason").Mend(`write  --reason "restored the backup of yesterday"`)
+			}
+			dir, err := p.stateDir()
+			if err != nil {
+				return err
+			}
+			data, err := p.parts.Log.Renew(cmd.Context(), dir, reason)
+			if err != nil {
+				return err
+			}
+			if p.json() {
+				p.out.json(data)
+				return nil
+			}
+			p.out.linef("the log is now %s, over a record of %s entries", data["log"], data["size"])
+			p.out.linef("give its key to witnesses and auditors:  ashlar log key")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	return cmd
+}
