@@ -80,7 +80,8 @@ func New(c Config) *Courier { return &Courier{Config: c, routes: map[route]*erra
 
 // Run serves every webhook until ctx ends, whose error it returns. While the store
 // fails it tries again. A webhook that a release brings is told of the rollout that
-// brought it, from its beginning; one that a release takes away is told nothing more.
+// brought it, from its beginning; one that a release takes away is told nothing after
+// the move to that release.
 func (c *Courier) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup

@@ -175,18 +175,19 @@ func play(rule gate.Rule, most int, ends func(gate.Verdict) bool, answer func(ne
 // are lucky within the required number of requests pass.
 func TestBadReleasesAreFound(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		name         string
 		rule         gate.Rule
 		within, luck int // requests; of 300 rollouts
 		answer       func(new bool) (bool, time.Duration)
 	}{
-		"5 % errors of 1 %": {gate.Rule{Requests: 200, Errors: "1"}, 800, 3,
+		{"5 % errors of 1 %", gate.Rule{Requests: 200, Errors: "1"}, 800, 3,
 			func(new bool) (bool, time.Duration) { return new && r.Float64() < 0.05, time.Millisecond }},
-		"every answer is an error": {gate.Rule{Requests: 200, Errors: "1"}, 20, 0,
+		{"every answer is an error", gate.Rule{Requests: 200, Errors: "1"}, 20, 0,
 			func(new bool) (bool, time.Duration) { return new, time.Millisecond }},
-		"twice as slow": {gate.Rule{Requests: 500, Slower: "1.2", Quantile: 950}, 1500, 3,
+		{"twice as slow", gate.Rule{Requests: 500, Slower: "1.2", Quantile: 950}, 1500, 3,
 			func(new bool) (bool, time.Duration) { return false, took(r, new, 2) }},
-		"five times as slow": {gate.Rule{Requests: 200, Slower: "1.5", Quantile: 950}, 200, 0,
+		{"five times as slow", gate.Rule{Requests: 200, Slower: "1.5", Quantile: 950}, 200, 0,
 			func(new bool) (bool, time.Duration) { return false, took(r, new, 5) }},
 	} {
 		c.rule.Bounds = bounds
@@ -198,9 +199,9 @@ func TestBadReleasesAreFound(t *testing.T) {
 				lucky++
 			}
 		}
-		t.Logf("%s: %d of 300 passed, the last verdict took %d requests", name, lucky, slowest)
+		t.Logf("%s: %d of 300 passed, the last verdict took %d requests", c.name, lucky, slowest)
 		if lucky > c.luck || slowest > c.within {
-			t.Errorf("%s: %d of 300 passed, the last verdict took %d requests; want at most %d and %d", name, lucky, slowest, c.luck, c.within)
+			t.Errorf("%s: %d of 300 passed, the last verdict took %d requests; want at most %d and %d", c.name, lucky, slowest, c.luck, c.within)
 		}
 	}
 }
