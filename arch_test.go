@@ -72,6 +72,7 @@ var packages = map[string]pkg{
 		"it is an engine.Store, whose methods carry engine.Stored; were that type in the core, the import would go"},
 	"internal/prometheus": {adapter, "fault", "", "one number of a server's; what it means is judged elsewhere"},
 	"internal/event":      {adapter, "fault release rollout record", "store", "brings what the record says to webhooks; the store behind it is an interface of its own"},
+	"internal/secret":     {adapter, "fault release rollout", "", "values of secrets, encrypted; what a release names of them is all that others see"},
 	"internal/gc":         {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
@@ -81,7 +82,7 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image release rollout record api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":               {program, "fault image release rollout record engine object seal build local router store notary witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":               {program, "fault image release rollout record engine object seal build local router store secret notary witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":          {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-witness":       {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":                    {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},

@@ -16,13 +16,14 @@ import (
 // found complete stays so until garbage is collected.
 type artifacts struct {
 	objects *object.Store
+	secrets func(release.Spec) error // whether the versions that a spec names can be had
 
 	mu       sync.Mutex
 	complete map[digest.Digest]bool // seals
 }
 
-func newArtifacts(objects *object.Store) *artifacts {
-	return &artifacts{objects: objects, complete: map[digest.Digest]bool{}}
+func newArtifacts(objects *object.Store, secrets func(release.Spec) error) *artifacts {
+	return &artifacts{objects: objects, secrets: secrets, complete: map[digest.Digest]bool{}}
 }
 
 // forget is called when objects may have been removed.
@@ -32,7 +33,7 @@ func (a *artifacts) forget() {
 	clear(a.complete)
 }
 
-// Check says whether every byte of the spec is on hand.
+// Check says whether every byte of the spec, and every secret, is on hand.
 func (a *artifacts) Check(ctx context.Context, spec release.Spec) error {
 	if !a.objects.Has(spec.Artifact) {
 		return missing("the manifest", spec.Artifact)
@@ -42,7 +43,7 @@ func (a *artifacts) Check(ctx context.Context, spec release.Spec) error {
 			return err
 		}
 	}
-	return nil
+	return a.secrets(spec)
 }
 
 func (a *artifacts) tree(ctx context.Context, d digest.Digest) error {

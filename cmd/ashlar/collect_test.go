@@ -42,6 +42,9 @@ type yard struct {
 	source string
 }
 
+// noSecrets stands for releases that name no secret.
+func noSecrets(release.Spec) error { return nil }
+
 func newYard(t *testing.T) *yard {
 	t.Helper()
 	dir := t.TempDir()
@@ -58,7 +61,7 @@ func newYard(t *testing.T) *yard {
 			t.Error(err)
 		}
 	})
-	g := &garbage{dir: dir, store: s, objects: objects, artifacts: newArtifacts(objects), log: slog.New(slog.DiscardHandler)}
+	g := &garbage{dir: dir, store: s, objects: objects, artifacts: newArtifacts(objects, noSecrets), log: slog.New(slog.DiscardHandler)}
 	return &yard{g, t.TempDir()}
 }
 
@@ -156,7 +159,7 @@ func TestCollect(t *testing.T) {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 	for name, spec := range map[string]release.Spec{"live": live, "newest": newest} {
-		if err := newArtifacts(y.objects).Check(ctx, spec); err != nil {
+		if err := newArtifacts(y.objects, noSecrets).Check(ctx, spec); err != nil {
 			t.Errorf("the %s release lost something: %v", name, err)
 		}
 	}
@@ -173,7 +176,7 @@ func TestCollect(t *testing.T) {
 	if again, err := y.collect(ctx, "test", api.GCRequest{}); err != nil || again.Removed.Objects != 0 || len(y.kinds(t)) != 6 {
 		t.Errorf("a second collection: %+v, %v, %v", again, err, y.kinds(t))
 	}
-	if _, back := y.build(t, "one"); newArtifacts(y.objects).Check(ctx, back) != nil {
+	if _, back := y.build(t, "one"); newArtifacts(y.objects, noSecrets).Check(ctx, back) != nil {
 		t.Error("a build does not bring a collected release back")
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/event"
-	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
@@ -22,9 +21,7 @@ func (s *server) newCourier() *event.Courier {
 			}
 			return rel.Environments[key.Env].Events, nil
 		},
-		Secret: func(context.Context, engine.Key, string) ([]byte, error) {
-			return nil, fault.New(fault.Unavailable, "this server keeps no secrets")
-		},
+		Secret: s.secrets.values.Newest,
 	})
 }
 

@@ -36,6 +36,7 @@ type server struct {
 	log         *slog.Logger
 	store       *store.Store
 	objects     *object.Store
+	secrets     *secrets
 	router      *routerProcess
 	routerPID   int
 	platform    *local.Platform
@@ -92,6 +93,9 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if s.notary, err = openNotary(ctx, q, host, s.store, log); err != nil {
 		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
 	}
+	if s.secrets, err = openSecrets(ctx, s.dir, q.SecretIdentity, s.store); err != nil {
+		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
+	}
 	runc, shim := programs(q.Runc, q.Shim)
 	s.platform, err = local.New(ctx, local.Config{
 		RunDir: s.runDir, LogDir: filepath.Join(s.dir, "logs"), Objects: s.objects.Path(), Runc: runc, Shim: shim, Log: log,
@@ -103,8 +107,9 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if s.routerPID, err = s.router.ensure(ctx); err != nil {
 		return nil, errors.Join(err, s.platform.Close(ctx), s.store.Close(), s.objects.Close())
 	}
-	have := newArtifacts(s.objects)
+	have := newArtifacts(s.objects, s.secrets.holds)
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: have, log: log}
+	s.secrets.garbage = s.garbage
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: s.router.client, Artifacts: have, Log: log,
 	})
@@ -257,6 +262,7 @@ func (s *server) api() *api.Server {
 		Notary:    s.notary,
 		Output:    s.output,
 		GC:        s.garbage.collect,
+		Secrets:   s.secrets,
 		Doctor:    s.doctor,
 		Troubles:  s.courier.Troubles,
 		Version: func() api.Version {

@@ -35,6 +35,8 @@ type Config struct {
 	Output func(ctx context.Context, q OutputQuery, emit func(OutputLine) error) error
 	// GC removes what no release needs.
 	GC func(ctx context.Context, actor string, q GCRequest) (GCReport, error)
+	// Secrets keeps the secrets of environments.
+	Secrets Secrets
 	// Doctor checks what the server can and cannot do here.
 	Doctor func(ctx context.Context) []Check
 	// Troubles tells what is the matter with an environment besides its rollouts; may be nil.
@@ -77,6 +79,9 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle(logPath, http.StripPrefix(strings.TrimSuffix(logPath, "/"), s.Notary.Handler()))
 	mux.Handle("GET /v1/output", stream(s.output))
 	mux.Handle("POST /v1/gc", answer(s.gc))
+	mux.Handle("POST /v1/secrets", answer(s.setSecret))
+	mux.Handle("GET /v1/secrets", answer(s.secrets))
+	mux.Handle("POST /v1/secrets/remove", answer(s.removeSecret))
 	mux.Handle("GET /v1/doctor", answer(s.doctor))
 	mux.Handle("GET /v1/version", answer(s.version))
 	mux.Handle("POST /v1/end", answer(s.end))

@@ -64,6 +64,9 @@ func (p *program) build(ctx context.Context, def *definition.Definition, flags b
 	if err != nil {
 		return Built{}, err
 	}
+	if err := p.bindSecrets(ctx, def); err != nil {
+		return Built{}, err
+	}
 	return p.parts.Build(ctx, BuildRequest{
 		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Progress: p.buildProgress(),
 	})

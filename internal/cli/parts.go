@@ -104,8 +104,9 @@ type ServeRequest struct {
 	Shim   string // ashlar-shim; empty: likewise
 	Log    LogOptions
 
-	RouterMetrics string // of RouteRequest
-	Notary        NotaryOptions
+	SecretIdentity string // file that opens the secrets; empty: in the state directory
+	RouterMetrics  string // of RouteRequest
+	Notary         NotaryOptions
 }
 
 // RouteRequest says how a router runs.

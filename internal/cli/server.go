@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,8 @@ func (p *program) serverCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "\"KEY URL\" of a witness that cosigns the record; may be given again")
 	cmd.Flags().StringVar(&q.Notary.Anchor, "anchor", "", "keep the record's checkpoints also in a file, or in a Git repository")
 	cmd.Flags().DurationVar(&q.Notary.AnchorEvery, "anchor-every", time.Hour, "how often at most")
+	cmd.Flags().StringVar(&q.SecretIdentity, "secret-identity", os.Getenv("ASHLAR_SECRET_IDENTITY"),
+		"file that opens the secrets, kept elsewhere than in the state directory (environment variable ASHLAR_SECRET_IDENTITY)")
 	fixed(cmd, "log-level", levels...)
 	return cmd
 }

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/definition"
+	"github.com/ashlar-infra/ashlar/internal/fault"
+)
+
+// bindSecrets asks the server for the newest version of each secret that the definition
+// declares, and notes it there, so that the release can name it. A definition without
+// secrets needs no server. Everything that is missing is told at once.
+func (p *program) bindSecrets(ctx context.Context, def *definition.Definition) error {
+	var missing fault.List
+	for _, env := range def.Environments {
+		wanted := secretsOf(env)
+		if len(wanted) == 0 {
+			continue
+		}
+		c, err := p.client()
+		if err != nil {
+			return err
+		}
+		list, err := c.Secrets(ctx, def.App, env.Name, false)
+		if err != nil {
+			return err
+		}
+		newest := map[string]api.Secret{}
+		for _, s := range list { // in the order of their versions
+			newest[s.Name] = s
+		}
+		bindNewest(env, newest)
+		for _, name := range wanted {
+			if newest[name].Version == 0 {
+				missing = append(missing, fault.New(fault.NotFound, "secret %s of %s/%s was never set", name, def.App, env.Name).At(p.file).
+					Mend("set it, with the value on standard input:  ashlar secret set %s %s", env.Name, name))
+			}
+		}
+	}
+	if len(missing) > 0 {
+		return missing
+	}
+	return nil
+}
+
+// secretsOf gives the names of the secrets of an environment: of instances, and of what
+// signs events.
+func secretsOf(env definition.Environment) []string {
+	names := map[string]bool{}
+	for _, s := range env.Components {
+		for _, one := range s.Secrets {
+			names[one.Name] = true
+		}
+	}
+	for _, hook := range env.Events {
+		if hook.Secret != "" {
+			names[hook.Secret] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+func bindNewest(env definition.Environment, newest map[string]api.Secret) {
+	for _, s := range env.Components {
+		for i, one := range s.Secrets {
+			s.Secrets[i].Version, s.Secrets[i].Sealed = newest[one.Name].Version, newest[one.Name].Sealed
+		}
+	}
+}
