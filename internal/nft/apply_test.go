@@ -1,0 +1,110 @@
+package nft
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// TestNothingWithoutTCP: a table without TCP services touches neither kernel nor disk.
+func TestNothingWithoutTCP(t *testing.T) {
+	w := newWorld(t)
+	before := w.host()
+	w.apply(rollout.Table{Generation: 4, Services: []rollout.Service{{Name: "web", Path: "/"}}})
+	if w.Routes(production) || w.status().Generation != 0 || w.host() != before || w.book.Block.IsValid() {
+		t.Errorf("something was touched:\n%s", w.host())
+	}
+	must(t, w.Close(t.Context()))
+}
+
+func TestGenerations(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.instance(2), w.instance(3)
+	x, y := a.serve(6379), b.serve(6379)
+	w.apply(redis(5, x))
+	w.apply(redis(5, x))
+	for name, table := range map[string]rollout.Table{"older": redis(4, y), "other content": redis(5, y)} {
+		if f := fault.Of(w.Apply(t.Context(), production, table)); f == nil || f.Kind != fault.Conflict {
+			t.Errorf("%s: %v", name, f)
+		}
+	}
+	if w.status().Generation != 5 {
+		t.Errorf("%+v", w.status())
+	}
+	w.down(6, production)
+}
+
+// TestFlushed: somebody flushes the kernel's tables. The acknowledgement goes with them, and
+// the same table again mends it.
+func TestFlushed(t *testing.T) {
+	w := newWorld(t)
+	a := w.instance(2)
+	x := a.serve(6379)
+	w.apply(redis(5, x))
+	conn, err := nftables.New()
+	must(t, err)
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	if s := w.status(); s.Generation != 0 || !w.Routes(production) {
+		t.Errorf("acknowledged what is not there: %+v", s)
+	}
+	must(t, w.Close(t.Context())) // which leaves what should be there to the next server
+	w.reopen()
+	w.apply(redis(5, x))
+	if who, _, err := w.hostPlace().ask(w.address(production, "redis", 6379)); err != nil || who != a.addr.String() {
+		t.Errorf("%q, %v", who, err)
+	}
+	w.down(6, production)
+}
+
+// TestListenTaken: an address on the host that a program has, or another service.
+func TestListenTaken(t *testing.T) {
+	w := newWorld(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:7001")
+	must(t, err)
+	table := redis(1)
+	table.Services[0].Listen = "127.0.0.1:7001"
+	f := fault.Of(w.Apply(t.Context(), production, table))
+	if f == nil || f.Kind != fault.Conflict || !strings.Contains(f.What, "127.0.0.1:7001") {
+		t.Errorf("a program has it: %v", f)
+	}
+	must(t, l.Close())
+	w.apply(table)
+	staging := rollout.Key{App: "shop", Env: "staging"}
+	table.Services[0].Listen = ":7001"
+	f = fault.Of(w.Apply(t.Context(), staging, table))
+	if f == nil || f.Kind != fault.Conflict || !strings.Contains(f.What, "shop/production/redis") {
+		t.Errorf("another service has it: %v", f)
+	}
+	table.Generation, table.Services[0].Listen = 2, "127.0.0.1:7002"
+	w.apply(table)
+	w.down(3, production, staging)
+}
+
+// TestGuards: what the host's settings would let through for our sake does not get through.
+func TestGuards(t *testing.T) {
+	w := newWorld(t)
+	a, b, out := w.instance(2), w.instance(3), w.neighbour()
+	table := redis(1, a.serve(6379))
+	table.Services[0].Listen = "0.0.0.0:7000"
+	w.apply(table)
+	l, err := net.Listen("tcp4", "127.0.0.1:7003")
+	must(t, err)
+	defer l.Close() //nolint:errcheck // a test's
+	b.loopbackOutside()
+	if _, _, _, err := b.dial("127.0.0.1:7003", time.Second); err == nil {
+		t.Error("an instance reaches the host's loopback")
+	}
+	out.route(subnet, netip.MustParseAddr("192.0.2.1"))
+	if _, _, _, err := out.dial(a.addr.String()+":6379", time.Second); err == nil {
+		t.Error("a neighbour reaches an instance by its own address")
+	}
+	w.down(2, production)
+}

@@ -1,0 +1,221 @@
+package nft
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// environment is what the kernel has of one environment.
+type environment struct {
+	stamp    stamp // zero: nothing
+	services []placed
+	members  map[netip.AddrPort]member
+}
+
+func (e environment) service(name string) (placed, bool) {
+	for _, p := range e.services {
+		if p.name == name {
+			return p, true
+		}
+	}
+	return placed{}, false
+}
+
+// read asks the kernel for an environment.
+func (r *ruleset) read(key rollout.Key) (environment, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return environment{}, err
+	}
+	env := environment{members: map[netip.AddrPort]member{}}
+	rules, err := conn.GetRules(r.table, &nftables.Chain{Table: r.table, Name: registerName(key)})
+	if absent(err) {
+		return env, nil
+	}
+	if err != nil {
+		return env, err
+	}
+	for _, rule := range rules {
+		text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
+		if s, ok := parseStamp(text); ok {
+			env.stamp = s
+		} else if p, ok := parsePlaced(text); ok {
+			env.services = append(env.services, p)
+		}
+	}
+	elements, err := conn.GetSetElements(r.register(key))
+	if err != nil && !absent(err) {
+		return env, err
+	}
+	for _, e := range elements {
+		at, ok := parseSocket(e.Key)
+		m, known := parseMember(e.Comment)
+		if ok && known {
+			env.members[at] = m
+		}
+	}
+	return env, nil
+}
+
+func (r *ruleset) register(key rollout.Key) *nftables.Set {
+	return &nftables.Set{Table: r.table, Name: registerName(key), KeyType: socketKey, Concatenation: true}
+}
+
+// note writes the register of an environment, in place of prev.
+func (r *ruleset) note(b *batch, key rollout.Key, prev, next environment) {
+	c := &nftables.Chain{Table: r.table, Name: registerName(key)}
+	if prev.stamp == (stamp{}) {
+		b.AddChain(c)
+		b.addSet(r.register(key), nil)
+	} else {
+		b.FlushChain(c)
+	}
+	b.comment(c, next.stamp.String())
+	for _, p := range next.services {
+		b.comment(c, p.String())
+	}
+	r.noteMembers(b, key, prev.members, next.members)
+}
+
+func (r *ruleset) noteMembers(b *batch, key rollout.Key, prev, next map[netip.AddrPort]member) {
+	var gone, fresh []nftables.SetElement
+	for at, m := range prev {
+		if now, kept := next[at]; !kept || now.String() != m.String() {
+			gone = append(gone, nftables.SetElement{Key: socketBytes(at)})
+		}
+	}
+	for at, m := range next {
+		if was, there := prev[at]; !there || was.String() != m.String() {
+			fresh = append(fresh, nftables.SetElement{Key: socketBytes(at), Comment: m.String()})
+		}
+	}
+	b.remove(r.register(key), gone)
+	b.elements(r.register(key), fresh)
+}
+
+// erase removes everything of an environment.
+func (r *ruleset) erase(b *batch, key rollout.Key, env environment) {
+	for _, p := range env.services {
+		r.removeService(b, key, p)
+	}
+	c := &nftables.Chain{Table: r.table, Name: registerName(key)}
+	b.FlushChain(c)
+	b.DelChain(c)
+	b.DelSet(r.register(key))
+}
+
+// absent says that the kernel has no such thing. The library tells the cause of some
+// errors by its text alone.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || err != nil && strings.HasSuffix(err.Error(), unix.ENOENT.Error())
+}
+
+// present says whether the server's table is there.
+func (r *ruleset) present() (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	_, err = conn.ListTableOfFamily(r.table.Name, r.table.Family)
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// links gives the links that forward because of us.
+func (r *ruleset) links() ([]string, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	elements, err := conn.GetSetElements(r.opened)
+	if absent(err) {
+		return nil, nil
+	}
+	var out []string
+	for _, e := range elements {
+		out = append(out, linkName(e.Key))
+	}
+	return out, err
+}
+
+// batch is one transaction: all of it or nothing, in one instant.
+type batch struct {
+	*nftables.Conn
+	errs []error
+}
+
+// buffer takes a transaction of about 10,000 backends and its acknowledgement, in bytes.
+const buffer = 8 << 20
+
+func begin() (*batch, error) {
+	room := func(c *netlink.Conn) error { return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer)) }
+	conn, err := nftables.New(nftables.WithSockOptions(room))
+	return &batch{Conn: conn}, err
+}
+
+func (b *batch) commit() error {
+	if err := errors.Join(b.errs...); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+// atOnce is how many elements one message takes: its attributes are at most 64 KiB.
+const atOnce = 180
+
+func (b *batch) addSet(s *nftables.Set, elements []nftables.SetElement) {
+	b.errs = append(b.errs, b.AddSet(s, nil))
+	b.elements(s, elements)
+}
+
+func (b *batch) elements(s *nftables.Set, elements []nftables.SetElement) {
+	for len(elements) > 0 {
+		n := min(atOnce, len(elements))
+		b.errs = append(b.errs, b.SetAddElements(s, elements[:n]))
+		elements = elements[n:]
+	}
+}
+
+func (b *batch) remove(s *nftables.Set, elements []nftables.SetElement) {
+	for len(elements) > 0 {
+		n := min(atOnce, len(elements))
+		b.errs = append(b.errs, b.SetDeleteElements(s, elements[:n]))
+		elements = elements[n:]
+	}
+}
+
+// comment adds a rule that says something and does nothing.
+func (b *batch) comment(c *nftables.Chain, text string) {
+	b.AddRule(&nftables.Rule{
+		Table: c.Table, Chain: c, Exprs: []expr.Any{&expr.Counter{}},
+		UserData: userdata.AppendString(nil, userdata.TypeComment, text),
+	})
+}
+
+// linkName and linkBytes translate the names of links, as sets have them.
+func linkName(key []byte) string {
+	for i, c := range key {
+		if c == 0 {
+			return string(key[:i])
+		}
+	}
+	return string(key)
+}
+
+func linkBytes(name string) []byte {
+	key := make([]byte, 16)
+	copy(key, name)
+	return key
+}
