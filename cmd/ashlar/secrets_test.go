@@ -73,9 +73,13 @@ func newShop(t *testing.T) *shop {
 	}
 	s.open(t)
 	log := slog.New(slog.NewTextHandler(&s.said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	notary, err := openNotary(t.Context(), cli.ServeRequest{Dir: s.dir}, "host", s.store, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := api.NewServer(api.Config{
 		Engine: engine.New(engine.Config{Store: s.store, Artifacts: s.artifacts, Log: log}), Store: s.store, Log: log, Now: time.Now, Host: "host",
-		Hold: s.objects.Share, Secrets: s.secrets,
+		Hold: s.objects.Share, Secrets: s.secrets, Notary: notary,
 	})
 	run := cli.RunDir(s.dir)
 	if err := os.MkdirAll(run, 0o755); err != nil {
