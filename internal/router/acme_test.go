@@ -13,9 +13,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -132,7 +132,10 @@ func (s *acmeServer) open(body io.Reader, payload any) error {
 	if head.JWK != nil {
 		x, _ := base64.RawURLEncoding.DecodeString(head.JWK.X)
 		y, _ := base64.RawURLEncoding.DecodeString(head.JWK.Y)
-		key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)} //nolint:staticcheck // what the account's key is made of
+		key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+		if err != nil {
+			return err
+		}
 		thumb, err := acme.JWKThumbprint(key)
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -195,7 +196,7 @@ func (c *checker) tls(in rollout.Table) *rollout.TLS {
 	c.need((t.ACME == "") == (len(in.TLS.Domains) == 0), "tls: acme needs domains, and nothing else does")
 	for _, d := range in.TLS.Domains {
 		name := hostOnly(d)
-		c.need(name != "" && validHost(name) && net.ParseIP(name) == nil, "tls: %q is not a domain", d)
+		c.need(strings.Contains(name, ".") && validHost(name) && net.ParseIP(name) == nil, "tls: %q is not a domain", d)
 		t.Domains = append(t.Domains, name)
 	}
 	slices.Sort(t.Domains)

@@ -194,6 +194,7 @@ func TestBadPairRefusesTheTable(t *testing.T) {
 		"both":           {rollout.TLS{Certificate: good.Certificate, Key: good.Key, ACME: "https://acme.example", Domains: []string{"a"}}, "one of them"},
 		"no domains":     {rollout.TLS{ACME: "https://acme.example/directory"}, "domains"},
 		"a wildcard":     {rollout.TLS{ACME: "https://acme.example/directory", Domains: []string{"*.example"}}, "not a domain"},
+		"a bare name":    {rollout.TLS{ACME: "https://acme.example/directory", Domains: []string{"shop"}}, "not a domain"},
 		"acme by http":   {rollout.TLS{ACME: "http://acme.example/directory", Domains: []string{"a.example"}}, "not an https URL"},
 		"domains, files": {rollout.TLS{Certificate: good.Certificate, Key: good.Key, Domains: []string{"a"}}, "domains"},
 	} {
