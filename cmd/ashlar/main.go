@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)
-			return router.Serve(ctx, router.Config{RunDir: q.RunDir, ACMEDir: q.ACME, Metrics: q.Metrics, Log: logger(stderr, cli.LogOptions{}), Version: version})
+			return router.Serve(ctx, router.Config{RunDir: q.RunDir, TakeOver: q.TakeOver, ACMEDir: q.ACME, Metrics: q.Metrics, Log: logger(stderr, cli.LogOptions{}), Version: version})
 		},
 	})
 }

@@ -16,7 +16,12 @@ var update = flag.Bool("update", false, "write the golden files of the scripts a
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"ashlar": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"ashlar": func() {
+			if v := os.Getenv("ASHLAR_TEST_VERSION"); v != "" {
+				version = v
+			}
+			os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		},
 	})
 }
 

@@ -26,64 +26,98 @@ const (
 )
 
 // routerProcess keeps a router running, a process of its own that outlives the
-// server: it is started when none answers, and again when it has died.
+// server: it is started when none answers, again when it has died, and handed over
+// to one of this version when it is of another.
 type routerProcess struct {
 	runDir, logFile string
 	client          *router.Client
+	version         string // that the router is to have
+	program         string // empty: this one
 	acme            string // directory that keeps what was got by ACME
 	metrics         string // loopback address for Prometheus; empty: none
 	log             *slog.Logger
 	started         func(pid int) // called after a router was started
 }
 
-// ensure returns once a router answers, starting one if need be.
+// ensure returns once a router of this version answers, starting one if need be.
+// One of another version is handed over; where that fails it goes on.
 func (r *routerProcess) ensure(ctx context.Context) (pid int, err error) {
-	if h, err := r.client.Health(ctx); err == nil {
+	h, err := r.client.Health(ctx)
+	if err == nil && h.Version == r.version {
 		return h.PID, nil
 	}
-	if err := r.start(); err != nil {
-		return 0, err
+	there := err == nil
+	next, err := r.launch(ctx, h.PID, there)
+	if err == nil {
+		r.log.Info("router started", "pid", next.PID, "version", next.Version, "before", h.PID)
+		if r.started != nil {
+			r.started(next.PID)
+		}
+		return next.PID, nil
+	}
+	if there {
+		r.log.Warn("the router that runs is of another version and was not replaced, it goes on", "pid", h.PID, "its", h.Version, "ours", r.version, "err", err)
+		return h.PID, nil
+	}
+	return 0, err
+}
+
+// launch starts a router and waits until it, and not the process before, answers.
+func (r *routerProcess) launch(ctx context.Context, before int, takeOver bool) (router.Health, error) {
+	exited, err := r.start(takeOver)
+	if err != nil {
+		return router.Health{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, routerStart)
 	defer cancel()
 	for {
-		h, err := r.client.Health(ctx)
-		if err == nil {
-			r.log.Info("router started", "pid", h.PID)
-			if r.started != nil {
-				r.started(h.PID)
-			}
-			return h.PID, nil
+		if h, err := r.client.Health(ctx); err == nil && h.PID != before {
+			return h, nil
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fault.New(fault.Unavailable, "the router does not come up").At(r.logFile).Mend("see why:  tail %s", r.logFile)
+		case <-exited:
 		case <-time.After(routerPoll):
+			continue
 		}
+		if h, err := r.client.Health(context.WithoutCancel(ctx)); err == nil && h.PID != before {
+			return h, nil // another server was faster
+		}
+		return router.Health{}, fault.New(fault.Unavailable, "the router does not come up").At(r.logFile).Mend("see why:  tail %s", r.logFile)
 	}
 }
 
 // start runs a router in a session of its own, so that no signal to the server's
-// terminal or process group reaches it.
-func (r *routerProcess) start() error {
-	self, err := os.Executable()
-	if err != nil {
-		return fault.New(fault.Internal, "find this program: %w", err)
+// terminal or process group reaches it. exited is closed when it ends.
+func (r *routerProcess) start(takeOver bool) (exited <-chan struct{}, err error) {
+	program := r.program
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, fault.New(fault.Internal, "find this program: %w", err)
+		}
 	}
 	out, err := openLog(r.logFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	cmd := exec.Command(self, "router", "--run", r.runDir, "--acme", r.acme, "--metrics", r.metrics)
+	args := []string{"router", "--run", r.runDir, "--acme", r.acme, "--metrics", r.metrics}
+	if takeOver {
+		args = append(args, "--take-over")
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	if err := errors.Join(err, out.Close()); err != nil {
-		return fault.New(fault.Unavailable, "start the router: %w", err)
+		return nil, fault.New(fault.Unavailable, "start the router: %w", err)
 	}
-	go cmd.Wait() //nolint:errcheck // only so that it leaves no zombie; keep sees its end
-	return nil
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cmd.Wait() //nolint:errcheck // only so that it leaves no zombie; keep sees its end
+	}()
+	return ended, nil
 }
 
 func openLog(path string) (*os.File, error) {
@@ -137,8 +171,10 @@ func (r *routerProcess) end(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, routerEnd)
 	defer cancel()
-	if err := awaitEnd(ctx, h.PID); err != nil {
-		return err
+	for _, pid := range append(h.Before, h.PID) {
+		if err := awaitEnd(ctx, pid); err != nil {
+			return err
+		}
 	}
 	if ctx.Err() != nil {
 		return fault.New(fault.Unavailable, "the router (process %d) does not end", h.PID)

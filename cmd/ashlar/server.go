@@ -103,7 +103,7 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
 	}
-	s.router = &routerProcess{runDir: s.runDir, logFile: filepath.Join(s.dir, "logs", "router.log"), client: router.Dial(s.runDir), acme: filepath.Join(s.dir, "acme"), metrics: q.RouterMetrics, log: log, started: s.routerStarted}
+	s.router = &routerProcess{runDir: s.runDir, logFile: filepath.Join(s.dir, "logs", "router.log"), client: router.Dial(s.runDir), version: version, acme: filepath.Join(s.dir, "acme"), metrics: q.RouterMetrics, log: log, started: s.routerStarted}
 	if s.routerPID, err = s.router.ensure(ctx); err != nil {
 		return nil, errors.Join(err, s.platform.Close(ctx), s.store.Close(), s.objects.Close())
 	}

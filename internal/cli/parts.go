@@ -111,9 +111,10 @@ type ServeRequest struct {
 
 // RouteRequest says how a router runs.
 type RouteRequest struct {
-	RunDir  string
-	ACME    string // directory that keeps what was got by ACME; empty: "acme" in RunDir
-	Metrics string // loopback address for Prometheus; empty: none
+	RunDir   string
+	TakeOver bool   // from the router that runs
+	ACME     string // directory that keeps what was got by ACME; empty: "acme" in RunDir
+	Metrics  string // loopback address for Prometheus; empty: none
 }
 
 // LogOptions says how the server narrates.

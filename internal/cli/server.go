@@ -79,6 +79,7 @@ func (p *program) routerCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&q.RunDir, "run", "", "run directory; without it: that of the state directory")
+	cmd.Flags().BoolVar(&q.TakeOver, "take-over", false, "take over from the router that runs there, without closing a connection")
 	cmd.Flags().StringVar(&q.ACME, "acme", "", "directory that keeps certificates got by ACME; without it: acme in the run directory")
 	metricsFlag(cmd, "metrics", &q.Metrics)
 	return cmd

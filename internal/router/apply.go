@@ -20,10 +20,13 @@ func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ending() {
-		return fault.New(fault.Unavailable, "the router is ending").At(key.String())
+	if r.ending() || r.retiring.Load() {
+		return fault.New(fault.Unavailable, "the router is ending").At(key.String()).Mend("ask again")
 	}
 	known, err := r.inForce(key, table)
+	if known {
+		r.before.pass(key, table) // it may not have got that far the last time
+	}
 	if known || err != nil {
 		return err
 	}
@@ -51,6 +54,7 @@ func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table
 		r.serve(opened)
 	}
 	r.closeUnused()
+	r.before.pass(key, table)
 	r.log.Info("table in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(table.Services))
 	return nil
 }

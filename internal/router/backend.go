@@ -134,6 +134,28 @@ func (b *backend) cut(set kindSet) flights {
 	return hit
 }
 
+// cutBefore ends the requests of some kinds that began before a time, and returns
+// how many. Later ones are let in. Calls share connections, and end with theirs.
+func (b *backend) cutBefore(set kindSet, before time.Time) flights {
+	var hit flights
+	b.mu.Lock()
+	var conns []*conn
+	for c := range b.conns {
+		if c.busy && set.has(c.kind) && c.since.Before(before) {
+			conns = append(conns, c)
+			hit[c.kind]++
+		}
+	}
+	b.mu.Unlock()
+	if hit[grpc] > 0 {
+		hit[grpc] = b.flights()[grpc]
+	}
+	for _, c := range conns {
+		c.cut()
+	}
+	return hit
+}
+
 // forget ends the drain timers and closes what is left.
 func (b *backend) forget() {
 	b.stopTimers()

@@ -30,7 +30,8 @@ type conn struct {
 	*net.TCPConn
 	of      *backend
 	kind    kind      // of the request that has it; guarded by of.mu
-	since   time.Time // when it became idle; guarded by of.mu
+	since   time.Time // when it became idle, or its request began; guarded by of.mu
+	busy    bool      // a request has it; guarded by of.mu
 	r       *bufio.Reader
 	w       *bufio.Writer
 	reused  bool
@@ -54,7 +55,7 @@ func (b *backend) dial(ctx context.Context, k kind) (*conn, error) {
 	if !ok {
 		return nil, errors.Join(&dialError{fmt.Errorf("%s is not a TCP address", b.address)}, nc.Close())
 	}
-	c := &conn{TCPConn: tcp, of: b, kind: k, header: -1}
+	c := &conn{TCPConn: tcp, of: b, kind: k, since: time.Now(), busy: true, header: -1}
 	c.r, c.w = bufio.NewReader(c), bufio.NewWriter(c)
 	c.abort = func() { c.TCPConn.Close() } //nolint:errcheck // there is nothing to do about a connection that does not close
 	c.probe = c.look
@@ -72,9 +73,9 @@ func (b *backend) dial(ctx context.Context, k kind) (*conn, error) {
 }
 
 // connect gives an HTTP/1.1 connection: one that is there, or a new one.
-func (b *backend) connect(ctx context.Context) (*conn, error) {
+func (b *backend) connect(ctx context.Context, now time.Time) (*conn, error) {
 	for {
-		c, err := b.unused()
+		c, err := b.unused(now)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +91,7 @@ func (b *backend) connect(ctx context.Context) (*conn, error) {
 }
 
 // unused takes the connection that became idle last; nil if there is none.
-func (b *backend) unused() (*conn, error) {
+func (b *backend) unused(now time.Time) (*conn, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.over.has(plain) {
@@ -101,7 +102,7 @@ func (b *backend) unused() (*conn, error) {
 	}
 	c := b.idle[len(b.idle)-1]
 	b.idle = b.idle[:len(b.idle)-1]
-	c.kind = plain
+	c.kind, c.since, c.busy = plain, now, true
 	return c, nil
 }
 
@@ -109,7 +110,7 @@ func (b *backend) unused() (*conn, error) {
 func (b *backend) keep(c *conn) {
 	shut := b.state.Load()&shutBit != 0
 	b.mu.Lock()
-	c.since = time.Now()
+	c.since, c.busy = time.Now(), false
 	full := shut || len(b.idle) >= maxIdle || b.over.has(plain)
 	if !full {
 		b.idle = append(b.idle, c)

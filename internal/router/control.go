@@ -25,6 +25,7 @@ const (
 type Health struct {
 	Version      string    `json:"version,omitempty"`
 	PID          int       `json:"pid"`
+	Before       []int     `json:"before,omitempty"` // processes of routers that this one took over from and that still have connections
 	StartedAt    time.Time `json:"startedAt"`
 	Environments int       `json:"environments"`
 	Active       int64     `json:"active"` // requests under way, waiting ones included
@@ -42,6 +43,7 @@ func (r *router) control() http.Handler {
 	mux.HandleFunc("GET /v1/environments", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, r.all()) })
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, r.health()) })
 	mux.HandleFunc("GET /metrics", r.metrics)
+	mux.HandleFunc("POST /v1/handover", r.handOver)
 	return mux
 }
 
@@ -80,9 +82,12 @@ func keyOf(req *http.Request) rollout.Key {
 func (r *router) all() []Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.before.refresh()
 	out := []Status{}
 	for key, env := range r.envs {
-		out = append(out, r.describe(key, env))
+		s := r.describe(key, env)
+		r.before.add(&s)
+		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.String(), b.String()) })
 	return out
@@ -91,7 +96,8 @@ func (r *router) all() []Status {
 func (r *router) health() Health {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Health{Version: r.version, PID: os.Getpid(), StartedAt: r.started, Environments: len(r.envs), Active: r.active.Load(), Held: r.held.Load()}
+	r.before.refresh()
+	return Health{Version: r.version, PID: os.Getpid(), Before: r.before.processes(), StartedAt: r.started, Environments: len(r.envs), Active: r.active.Load(), Held: r.held.Load()}
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

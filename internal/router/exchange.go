@@ -73,6 +73,9 @@ func (r *router) handler(listen string) http.Handler {
 			return
 		}
 		r.active.Add(1)
+		if r.retiring.Load() && req.Header.Get("Upgrade") == "" {
+			w.Header().Set("Connection", "close") // the client's next connection is with the next router
+		}
 		x := r.exchanges.Get().(*exchange)
 		x.listen, x.in, x.ctx, x.snap, x.svc = listen, req, req.Context(), snap, svc
 		svc.counters.requests.Add(1)
@@ -159,7 +162,7 @@ func (x *exchange) send(out *http.Request) (resp *http.Response, err error) {
 	if x.kind == grpc {
 		resp, err = x.backend.call(out)
 	} else {
-		resp, c, err = x.backend.send(out)
+		resp, c, err = x.backend.send(out, began)
 	}
 	if err != nil {
 		if x.until.IsZero() && out.Context().Err() == nil && !errors.Is(err, errHalf) && !x.backend.isOver(x.kind) {

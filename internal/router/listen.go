@@ -66,8 +66,7 @@ func (r *router) openFor(ctx context.Context, table rollout.Table) (*listener, e
 }
 
 func (r *router) open(ctx context.Context, addr string) (*listener, error) {
-	var lc net.ListenConfig
-	socket, err := lc.Listen(ctx, "tcp", addr)
+	socket, err := r.bind(ctx, addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fault.New(fault.Conflict, "address %s is in use", addr).At(addr).
 			Mend("choose another listen: for the environment, or find the program with  ss -ltnp 'sport = :%s'", portOf(addr))
@@ -87,8 +86,30 @@ func (r *router) open(ctx context.Context, addr string) (*listener, error) {
 		IdleTimeout:       clientIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          debugLog(r.log),
+		ConnState:         r.count,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}}, nil
+}
+
+// bind opens an address, or finds it among those that the router before had open.
+func (r *router) bind(ctx context.Context, addr string) (net.Listener, error) {
+	if socket := r.inherited[addr]; socket != nil {
+		delete(r.inherited, addr)
+		return socket, nil
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", addr)
+}
+
+// count keeps the number of clients' connections, but for those that were upgraded.
+func (r *router) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		r.clients.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		r.clients.Add(-1)
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 func portOf(addr string) string {

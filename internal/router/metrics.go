@@ -160,21 +160,29 @@ func (r *router) metrics(w http.ResponseWriter, _ *http.Request) {
 	writeMetrics(w, r.all()) //nolint:errcheck // the scraper went away
 }
 
-// serveMetrics opens the address for scrapes, which must be this machine's own:
-// what is served there tells about every application.
-func (r *router) serveMetrics(ctx context.Context, addr string) (*http.Server, error) {
+// checkMetrics wants an address of this machine alone: what is served there tells
+// about every application.
+func checkMetrics(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); err != nil || (host != "localhost" && (ip == nil || !ip.IsLoopback())) {
-		return nil, fault.New(fault.Invalid, "metrics address %q is not a loopback address with a port", addr).Mend("write for example 127.0.0.1:9464")
+	if ip := net.ParseIP(host); addr != "" && (err != nil || (host != "localhost" && (ip == nil || !ip.IsLoopback()))) {
+		return fault.New(fault.Invalid, "metrics address %q is not a loopback address with a port", addr).Mend("write for example 127.0.0.1:9464")
+	}
+	return nil
+}
+
+// serveMetrics opens the address for scrapes.
+func (r *router) serveMetrics(ctx context.Context, addr string) error {
+	if addr == "" {
+		return nil
 	}
 	var lc net.ListenConfig
 	socket, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "cannot listen for metrics: %w", err).At(addr).Mend("choose another address, or find the program that has it with  ss -ltnp")
+		return fault.New(fault.Unavailable, "cannot listen for metrics: %w", err).At(addr).Mend("choose another address, or find the program that has it with  ss -ltnp")
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", r.metrics)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, ErrorLog: debugLog(r.log)}
-	go server.Serve(socket) //nolint:errcheck // it ends with ErrServerClosed
-	return server, nil
+	r.scrapes = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, ErrorLog: debugLog(r.log)}
+	go r.scrapes.Serve(socket) //nolint:errcheck // it ends with ErrServerClosed
+	return nil
 }

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -72,9 +69,9 @@ func replaceFile(path string, data []byte) (err error) {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// restore puts the saved tables in force and opens their addresses. An address
-// that cannot be opened now is tried again later; a damaged file is set aside.
-func (r *router) restore(ctx context.Context) error {
+// restore puts the saved tables in force, without opening their addresses. A
+// damaged file is set aside.
+func (r *router) restore() error {
 	data, err := os.ReadFile(statePath(r.runDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -89,11 +86,10 @@ func (r *router) restore(ctx context.Context) error {
 		return os.Rename(statePath(r.runDir), aside)
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, t := range tables {
 		r.install(t.Key, t.Table)
 	}
-	r.mu.Unlock()
-	r.reopen(ctx)
 	return nil
 }
 
@@ -119,23 +115,4 @@ func decodeSaved(data []byte) ([]savedTable, error) {
 		seen[t.Key] = &environment{table: table}
 	}
 	return s.Environments, nil
-}
-
-// lock makes this router the only one of its run directory.
-func lock(runDir string) (unlock func(), err error) {
-	path := filepath.Join(runDir, "router.lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "cannot open the router's lock: %w", err).At(path)
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return func() { f.Close() }, nil //nolint:errcheck // closing gives the lock back
-	}
-	f.Close() //nolint:errcheck // nothing was written
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fault.New(fault.Conflict, "another router runs in %s", runDir).At(path).
-			Mend("use the one that runs, or stop it first")
-	}
-	return nil, fault.New(fault.Unavailable, "cannot lock: %w", err).At(path)
 }

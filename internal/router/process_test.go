@@ -8,16 +8,18 @@ import (
 	"testing"
 )
 
-// TestMain lets the test binary be a router of its own, to be killed.
-func TestMain(m *testing.M) {
+// testMain lets the test binary be a router of its own, to be killed.
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
 	if dir := os.Getenv("ROUTER_TEST_RUN_DIR"); dir != "" {
-		if err := Serve(context.Background(), Config{RunDir: dir}); err != nil {
+		if err := Serve(context.Background(), Config{RunDir: dir, TakeOver: os.Getenv("ROUTER_TEST_TAKE_OVER") != ""}); err != nil {
 			os.Stderr.WriteString(err.Error())
-			os.Exit(1)
+			return 1
 		}
-		os.Exit(0)
+		return 0
 	}
-	os.Exit(m.Run())
+	return m.Run()
 }
 
 // apart replaces the rig's router by one in a process of its own.
@@ -29,10 +31,11 @@ func (g *rig) apart() *exec.Cmd {
 	return g.launch()
 }
 
-func (g *rig) launch() *exec.Cmd {
+// launch starts a router process; env says how.
+func (g *rig) launch(env ...string) *exec.Cmd {
 	g.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "ROUTER_TEST_RUN_DIR="+g.dir)
+	cmd.Env = append(os.Environ(), append(env, "ROUTER_TEST_RUN_DIR="+g.dir)...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

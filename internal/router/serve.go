@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,13 +18,14 @@ import (
 // Config says where a router lives and how it treats its clients. Zero values
 // mean the defaults named.
 type Config struct {
-	RunDir  string        // holds router.sock, router.json and router.lock; made if missing
-	Log     *slog.Logger  // nil: nothing is logged
-	Version string        // reported by Health
-	Grace   time.Duration // how long requests may finish after ctx ends; default 10s
-	MaxHeld int           // requests waiting for a backend at one time; default 4096
-	ACMEDir string        // keeps accounts and certificates got by ACME; default "acme" in RunDir
-	Metrics string        // loopback address for Prometheus; empty: metrics are on the control socket alone
+	RunDir   string        // holds router.sock, router.json and router.lock; made if missing
+	Log      *slog.Logger  // nil: nothing is logged
+	Version  string        // reported by Health
+	Grace    time.Duration // how long requests may finish after ctx ends; default 10s
+	MaxHeld  int           // requests waiting for a backend at one time; default 4096
+	ACMEDir  string        // keeps accounts and certificates got by ACME; default "acme" in RunDir
+	TakeOver bool          // take over from the router that runs there, if one does
+	Metrics  string        // loopback address for Prometheus; empty: metrics are on the control socket alone
 }
 
 // router is the running data plane.
@@ -39,7 +39,17 @@ type router struct {
 	started time.Time
 	closing chan struct{} // closed when the router shuts down: nothing is held any more
 
+	lock      *os.File      // makes this router the only one of its directory
+	socket    net.Listener  // control
+	scrapes   *http.Server  // metrics; nil: none
+	handed    chan net.Conn // gets the connection to the router that took over
+	retiring  atomic.Bool   // another router took over: this one accepts nothing any more
+	told      atomic.Int64  // how often that one has asked for everything
+	before    before
+	inherited map[string]net.Listener // open addresses of the router before, until they are used
+
 	current   atomic.Pointer[snapshot]
+	clients   atomic.Int64 // connections of clients, but for upgraded ones
 	held      atomic.Int64 // requests waiting for a backend
 	active    atomic.Int64 // requests anywhere in the router
 	exchanges sync.Pool
@@ -73,43 +83,77 @@ type cut struct {
 }
 
 // Serve runs the data plane until ctx ends, then lets requests under way finish
-// within Config.Grace. It returns nil after such an end. There is one router per
-// run directory: a second one gets a Conflict fault.
+// within Config.Grace; or until it has handed over to another router and what it had
+// is done. It returns nil after such ends. There is one router per run directory: a
+// second one gets a Conflict fault, unless it takes over.
 func Serve(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
 		return fault.New(fault.Unavailable, "cannot make the run directory: %w", err).At(cfg.RunDir)
 	}
-	unlock, err := lock(cfg.RunDir)
-	if err != nil {
+	if err := checkMetrics(cfg.Metrics); err != nil {
 		return err
 	}
-	defer unlock()
-
 	r := newRouter(cfg)
-	if err := r.restore(ctx); err != nil {
+	if cfg.TakeOver {
+		in, err := inherit(ctx, cfg.RunDir)
+		if err != nil {
+			return err
+		}
+		if in != nil {
+			return r.succeed(ctx, cfg, in)
+		}
+	}
+	return r.begin(ctx, cfg)
+}
+
+// begin is the start where no other router is.
+func (r *router) begin(ctx context.Context, cfg Config) (err error) {
+	if r.lock, err = lockFile(cfg.RunDir); err != nil {
 		return err
 	}
-	socket, err := listenControl(cfg.RunDir)
+	defer r.lock.Close() //nolint:errcheck // closing gives the lock back
+	if err := r.restore(); err != nil {
+		return err
+	}
+	r.reopen(ctx)
+	if r.socket, err = listenControl(cfg.RunDir); err == nil {
+		err = r.serveMetrics(ctx, cfg.Metrics)
+	}
 	if err != nil {
 		r.shutdown(0)
 		return err
 	}
-	defer os.Remove(socketPath(cfg.RunDir)) //nolint:errcheck // the next router replaces it anyway
-	if cfg.Metrics != "" {
-		server, err := r.serveMetrics(ctx, cfg.Metrics)
-		if err != nil {
-			r.shutdown(0)
-			return errors.Join(err, socket.Close())
-		}
-		defer server.Close() //nolint:errcheck // scrapes are not worth waiting for
+	return r.run(ctx)
+}
+
+// succeed is the start with what the router before this one had open.
+func (r *router) succeed(ctx context.Context, cfg Config, in *inheritance) error {
+	r.lock, r.socket, r.inherited = in.lock, in.control, in.listen
+	if err := r.restore(); err != nil {
+		in.abandon()
+		return err
 	}
-	return r.run(ctx, socket)
+	if err := in.commit(); err != nil {
+		return err
+	}
+	defer r.lock.Close() //nolint:errcheck // closing gives the lock back
+	r.reopen(ctx)
+	for addr, l := range r.inherited {
+		l.Close() //nolint:errcheck // no table has it
+		delete(r.inherited, addr)
+	}
+	r.before.take(in.conn, r.log)
+	r.log.Info("took over", "from", r.before.processes(), "environments", len(r.envs))
+	if err := r.serveMetrics(ctx, cfg.Metrics); err != nil {
+		r.log.Error("no metrics", "err", err) // requests are worth more
+	}
+	return r.run(ctx)
 }
 
 func newRouter(cfg Config) *router {
 	r := &router{
 		log: cfg.Log, runDir: cfg.RunDir, acmeDir: cfg.ACMEDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
-		started: time.Now(), closing: make(chan struct{}),
+		started: time.Now(), closing: make(chan struct{}), handed: make(chan net.Conn, 1),
 		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{}, issuers: map[string]*issuer{}, warned: map[string]bool{},
 	}
 	if r.log == nil {
@@ -130,33 +174,48 @@ func newRouter(cfg Config) *router {
 }
 
 // run serves the control socket and looks after addresses that could not be
-// opened, until ctx ends.
-func (r *router) run(ctx context.Context, socket net.Listener) error {
+// opened, until ctx ends or another router has taken over.
+func (r *router) run(ctx context.Context) error {
 	control := &http.Server{Handler: r.control(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: debugLog(r.log)}
 	r.log.Info("router serves", "socket", socketPath(r.runDir), "environments", len(r.envs))
 	ended := make(chan error, 1)
-	go func() { ended <- control.Serve(socket) }()
+	go func() { ended <- control.Serve(r.socket) }()
 
-	retry := time.NewTicker(time.Second)
-	defer retry.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		select {
-		case now := <-retry.C:
+		case now := <-tick.C:
 			r.reopen(ctx)
 			r.reread(now)
 			r.closeIdle(now.Add(-idleTimeout))
+			r.before.refresh()
+		case conn := <-r.handed:
+			control.Close() //nolint:errcheck // who asked just now asks again
+			return r.follow(ctx, conn)
 		case <-ctx.Done():
 			r.log.Info("router ends", "grace", r.grace)
-			r.shutdown(r.grace)
+			r.end()
 			return control.Close()
 		case err := <-ended:
-			r.shutdown(r.grace)
-			if errors.Is(err, http.ErrServerClosed) {
-				return nil
+			if r.retiring.Load() {
+				ended = nil // its socket was handed over
+				continue
 			}
+			r.end()
 			return fault.New(fault.Unavailable, "the control socket failed: %w", err).At(socketPath(r.runDir))
 		}
 	}
+}
+
+// end is the end without a successor.
+func (r *router) end() {
+	r.before.end()
+	os.Remove(socketPath(r.runDir)) //nolint:errcheck // the next router replaces it anyway
+	if r.scrapes != nil {
+		r.scrapes.Close() //nolint:errcheck // scrapes are not worth waiting for
+	}
+	r.shutdown(r.grace)
 }
 
 // shutdown stops accepting, lets requests finish within grace and cuts the rest.

@@ -74,7 +74,18 @@ func (r *router) status(key rollout.Key) (s Status, ok bool) {
 	if env == nil {
 		return Status{Key: key, RouterStatus: rollout.RouterStatus{InFlight: map[string]int{}}, Services: []ServiceStatus{}}, false
 	}
-	return r.describe(key, env), true
+	r.before.refresh()
+	s = r.describe(key, env)
+	r.before.add(&s)
+	return s, true
+}
+
+// plus adds the counts of two routers.
+func (s ServiceStatus) plus(o ServiceStatus) ServiceStatus {
+	return ServiceStatus{
+		Name: s.Name, Requests: s.Requests + o.Requests, Failed: s.Failed + o.Failed, Retried: s.Retried + o.Retried, Held: s.Held + o.Held, Gone: s.Gone + o.Gone,
+		Status1: s.Status1 + o.Status1, Status2: s.Status2 + o.Status2, Status3: s.Status3 + o.Status3, Status4: s.Status4 + o.Status4, Status5: s.Status5 + o.Status5,
+	}
 }
 
 func (r *router) describe(key rollout.Key, env *environment) Status {

@@ -169,7 +169,7 @@ func TestCertificateByName(t *testing.T) {
 	if _, err := a.client(g, true).Get("https://three.example"); err == nil {
 		t.Error("a certificate for three.example")
 	}
-	wantFault(t, g.secure(rollout.Key{App: "plain", Env: "production"}, 1, nil, "three.example", named(t, "3")), fault.Conflict, g.addr, "shop/production")
+	wantFault(t, g.secure(rollout.Key{App: "plain", Env: "production"}, 1, nil, "three.example", named(t, "3")), fault.Conflict, g.addr, "/production")
 }
 
 func TestBadPairRefusesTheTable(t *testing.T) {
