@@ -18,7 +18,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/router"
 )
 
-var shop = rollout.Key{App: "shop", Env: "production"}
+var routed = rollout.Key{App: "shop", Env: "production"}
 
 // host is what a server has of its router: the program under the name that makes
 // the test binary be it, and a table in force.
@@ -73,7 +73,7 @@ func (h *host) apply(p *routerProcess) (held chan struct{}) {
 		io.WriteString(w, "ok")
 	}))
 	h.t.Cleanup(s.Close)
-	err := p.client.Apply(h.t.Context(), shop, rollout.Table{Generation: 3, Listen: h.listen, Services: []rollout.Service{{
+	err := p.client.Apply(h.t.Context(), routed, rollout.Table{Generation: 3, Listen: h.listen, Services: []rollout.Service{{
 		Name: "web", Path: "/", Drain: time.Minute, Backends: []rollout.Backend{{ID: "a", Address: s.Listener.Addr().String(), Weight: 1}},
 	}}})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestRouterOfAnotherVersionIsHandedOver(t *testing.T) {
 	if next == pid || health.Version != "2" || health.PID != next || len(health.Before) != 1 || health.Before[0] != pid {
 		t.Errorf("process %d after %d, health %+v", next, pid, health)
 	}
-	if s := must(second.client.Status(t.Context(), shop)); s.Generation != 3 || s.InFlight["a"] != 1 {
+	if s := must(second.client.Status(t.Context(), routed)); s.Generation != 3 || s.InFlight["a"] != 1 {
 		t.Errorf("status of the next router: %+v", s)
 	}
 	if again := must(second.ensure(t.Context())); again != next {
@@ -169,7 +169,7 @@ func TestKilledRouterIsBackWithinASecond(t *testing.T) {
 			t.Errorf("back after %s", took)
 		}
 		<-back
-		if s := must(p.client.Status(t.Context(), shop)); s.Generation != 3 {
+		if s := must(p.client.Status(t.Context(), routed)); s.Generation != 3 {
 			t.Errorf("generation %d, want 3", s.Generation)
 		}
 	}
