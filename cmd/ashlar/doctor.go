@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/cli"
 	"github.com/ashlar-infra/ashlar/internal/local"
+	"github.com/ashlar-infra/ashlar/internal/nft"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
@@ -31,6 +32,9 @@ func examine(ctx context.Context, q cli.DoctorRequest) []api.Check {
 		if !known[c.Name] {
 			checks = append(checks, api.Check{Name: c.Name, OK: c.OK, Detail: c.Detail, Fix: c.Fix})
 		}
+	}
+	for _, c := range nft.Support() {
+		checks = append(checks, api.Check{Name: c.Name, OK: c.OK, Detail: c.Detail, Fix: c.Fix})
 	}
 	return checks
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/event"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/local"
+	"github.com/ashlar-infra/ashlar/internal/nft"
 	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/record"
@@ -39,6 +40,7 @@ type server struct {
 	secrets     *secrets
 	router      *routerProcess
 	routerPID   int
+	kernel      *nft.Router
 	platform    *local.Platform
 	engine      *engine.Engine
 	courier     *event.Courier
@@ -96,39 +98,59 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if s.secrets, err = openSecrets(ctx, s.dir, q.SecretIdentity, s.store); err != nil {
 		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
 	}
-	runc, shim := programs(q.Runc, q.Shim)
-	s.platform, err = local.New(ctx, local.Config{
-		RunDir: s.runDir, LogDir: filepath.Join(s.dir, "logs"), Objects: s.objects.Path(), Runc: runc, Shim: shim, Log: log,
-	})
-	if err != nil {
+	if err := s.openPlatform(ctx, q); err != nil {
 		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
 	}
 	s.router = &routerProcess{runDir: s.runDir, logFile: filepath.Join(s.dir, "logs", "router.log"), client: router.Dial(s.runDir), version: version, acme: filepath.Join(s.dir, "acme"), metrics: q.RouterMetrics, log: log, started: s.routerStarted}
 	if s.routerPID, err = s.router.ensure(ctx); err != nil {
-		return nil, errors.Join(err, s.platform.Close(ctx), s.store.Close(), s.objects.Close())
+		return nil, errors.Join(err, s.closePlatform(ctx), s.store.Close(), s.objects.Close())
 	}
 	have := newArtifacts(s.objects, s.secrets.holds)
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: have, log: log}
 	s.secrets.garbage = s.garbage
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: s.router.client, Artifacts: have, Log: log,
+		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: have, Log: log,
 	})
 	s.courier = s.newCourier()
 	return s, nil
 }
 
+// openPlatform opens what runs instances here, and the kernel's routes to them.
+func (s *server) openPlatform(ctx context.Context, q cli.ServeRequest) error {
+	bridge, err := local.Bridge(s.runDir)
+	if err != nil {
+		return err
+	}
+	if s.kernel, err = nft.New(nft.Config{Dir: s.dir, Bridge: bridge, Log: s.log}); err != nil {
+		return err
+	}
+	runc, shim := programs(q.Runc, q.Shim)
+	s.platform, err = local.New(ctx, local.Config{
+		RunDir: s.runDir, LogDir: filepath.Join(s.dir, "logs"), Objects: s.objects.Path(), Runc: runc, Shim: shim, Log: s.log,
+		Beyond: nft.Pool, Peers: (&peers{store: s.store, kernel: s.kernel, log: s.log}).of,
+	})
+	if err != nil {
+		return errors.Join(err, s.kernel.Close(ctx))
+	}
+	return nil
+}
+
+func (s *server) closePlatform(ctx context.Context) error {
+	return errors.Join(s.kernel.Close(ctx), s.platform.Close(ctx))
+}
+
 // run serves until ctx ends, somebody asks to end, or a part fails.
 func (s *server) run(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
-		return errors.Join(err, s.platform.Close(ctx))
+		return errors.Join(err, s.closePlatform(ctx))
 	}
 	socket, err := api.Listen(s.runDir)
 	if err != nil {
-		return errors.Join(err, s.platform.Close(ctx))
+		return errors.Join(err, s.closePlatform(ctx))
 	}
 	logSocket, err := listenLog(s.logListen)
 	if err != nil {
-		return errors.Join(err, socket.Close(), s.platform.Close(ctx))
+		return errors.Join(err, socket.Close(), s.closePlatform(ctx))
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -200,7 +222,7 @@ func (s *server) finish(ctx context.Context, end ending) error {
 	}
 	e := s.entry("server.stopped", engine.Key{}, why, nil)
 	e.Actor = end.actor
-	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.notary.Close(ctx), s.platform.Close(ctx))
+	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.notary.Close(ctx), s.closePlatform(ctx))
 	if err := os.Remove(api.SocketPath(s.runDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}

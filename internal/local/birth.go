@@ -88,7 +88,7 @@ func (p *Platform) shimConfig(m meta) (shim.Config, error) {
 	}
 	text, err := json.Marshal(spec)
 	return shim.Config{
-		Dir: p.instanceDir(m.Instance.ID), Spec: text, Hosts: hosts(m), Objects: p.cfg.Objects, Seals: seals,
+		Dir: p.instanceDir(m.Instance.ID), Spec: text, Hosts: p.hosts(m), Objects: p.cfg.Objects, Seals: seals,
 		Log: p.logFile(m.Key, m.Instance.ID), LogSize: p.cfg.LogSize, LogFiles: p.cfg.LogFiles,
 		Signal: signal, Grace: time.Duration(m.Spec.StopGraceMS) * time.Millisecond,
 	}, err

@@ -23,7 +23,7 @@ func (p *Platform) linkName(id string) string {
 }
 
 // attach connects the network namespace of a process to the bridge. The only
-// routes that the process gets are the loopback and the subnet.
+// routes that the process gets are the loopback, the subnet and the services.
 func (n *network) attach(pid int, name string, addr netip.Addr) error {
 	err := n.link(pid, name, addr)
 	if err != nil {
@@ -48,6 +48,9 @@ func (n *network) link(pid int, name string, addr netip.Addr) error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make the link %s: %w", name, err)
 	}
+	if err := netlink.LinkSetHairpin(veth, true); err != nil { // an instance may be the one behind a service that it calls
+		return fmt.Errorf("let the link %s answer itself: %w", name, err)
+	}
 	inside, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return err
@@ -67,7 +70,10 @@ func (n *network) link(pid int, name string, addr netip.Addr) error {
 	if err := inside.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(addr, n.subnet.Bits())}); err != nil {
 		return fmt.Errorf("give it %s: %w", addr, err)
 	}
-	return inside.LinkSetUp(eth)
+	if err := inside.LinkSetUp(eth); err != nil || !n.beyond.IsValid() {
+		return err
+	}
+	return inside.RouteAdd(&netlink.Route{Dst: ipNet(n.beyond.Addr(), n.beyond.Bits()), Gw: n.gateway().AsSlice()})
 }
 
 // hardwareAddr follows from the address, so that the bridge's neighbour table

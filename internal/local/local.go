@@ -28,8 +28,11 @@ type Config struct {
 	Runc    string       // path of the OCI runtime
 	Shim    string       // path of ashlar-shim
 	Subnet  netip.Prefix // of the bridge; zero: a free /20 of 10.213.0.0/16
-	Log     *slog.Logger
-	Now     func() time.Time // default time.Now
+	Beyond  netip.Prefix // what instances reach through the bridge beside its subnet: the stable addresses of services; zero: nothing
+	// Peers gives the services of an environment that an instance can call by name; nil: none.
+	Peers func(rollout.Key) map[string]netip.Addr
+	Log   *slog.Logger
+	Now   func() time.Time // default time.Now
 
 	LogSize  int64 // bytes of one output file before it is rotated; default 8 MiB
 	LogFiles int   // output files per instance, the current one included; default 3
@@ -60,10 +63,9 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(cfg.RunDir))
 	p := &Platform{
 		cfg:       cfg,
-		server:    hex.EncodeToString(sum[:3]),
+		server:    serverName(cfg.RunDir),
 		changes:   make(chan struct{}, 1),
 		instances: map[string]*instance{},
 	}
@@ -77,6 +79,7 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 	if p.network, err = openNetwork(cfg.RunDir, "ash-"+p.server, cfg.Subnet); err != nil {
 		return nil, err
 	}
+	p.network.beyond = cfg.Beyond
 	if err := p.adopt(ctx); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
@@ -134,6 +137,18 @@ func executable(program string) error {
 		return fault.New(fault.Unavailable, "%s is not a program", filepath.Base(program)).At(program)
 	}
 	return nil
+}
+
+// serverName is the short name of a run directory's server on this host.
+func serverName(runDir string) string {
+	sum := sha256.Sum256([]byte(runDir))
+	return hex.EncodeToString(sum[:3])
+}
+
+// Bridge is the name of the bridge of a run directory's server.
+func Bridge(runDir string) (string, error) {
+	runDir, err := filepath.Abs(runDir)
+	return "ash-" + serverName(runDir), err
 }
 
 func (p *Platform) instancesDir() string         { return filepath.Join(p.cfg.RunDir, "i") }

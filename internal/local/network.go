@@ -29,7 +29,8 @@ const blockBits = 20
 type network struct {
 	file   string
 	bridge string
-	fixed  bool // the subnet was configured
+	fixed  bool         // the subnet was configured
+	beyond netip.Prefix // what else instances reach through the bridge
 
 	mu     sync.Mutex
 	subnet netip.Prefix // zero: not chosen yet

@@ -66,3 +66,14 @@ func TestAddressesRest(t *testing.T) {
 		}
 	}
 }
+
+func TestPeersHaveNames(t *testing.T) {
+	p := &Platform{cfg: Config{Peers: func(k rollout.Key) map[string]netip.Addr {
+		return map[string]netip.Addr{"web": netip.MustParseAddr("10.214.0.2"), "redis": netip.MustParseAddr("10.214.0.1"), k.Env: netip.MustParseAddr("10.214.0.3")}
+	}}}
+	m := meta{Key: rollout.Key{App: "shop", Env: "production"}, Instance: rollout.Instance{Component: "web"}, Address: netip.MustParseAddr("10.213.0.2")}
+	want := "127.0.0.1 localhost\n::1 localhost\n10.213.0.2 web\n10.214.0.3 production\n10.214.0.1 redis\n"
+	if got := string(p.hosts(m)); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}

@@ -141,9 +141,19 @@ func (p *Platform) hostsMount(m meta) []specs.Mount {
 	}}
 }
 
-// hosts is what an instance can call by name: itself.
-func hosts(m meta) []byte {
-	return fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost\n%s %s\n", m.Address, m.Instance.Component)
+// hosts is what an instance can call by name: itself, and the services of its environment.
+func (p *Platform) hosts(m meta) []byte {
+	text := fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost\n%s %s\n", m.Address, m.Instance.Component)
+	if p.cfg.Peers == nil {
+		return text
+	}
+	peers := p.cfg.Peers(m.Key)
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		if name != m.Instance.Component {
+			text = fmt.Appendf(text, "%s %s\n", peers[name], name)
+		}
+	}
+	return text
 }
 
 // namespaces are the program's own. Its network is the shim's.

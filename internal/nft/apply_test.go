@@ -108,3 +108,11 @@ func TestGuards(t *testing.T) {
 	}
 	w.down(2, production)
 }
+
+func TestSupport(t *testing.T) {
+	for _, c := range Support() {
+		if !c.OK || c.Detail == "" || c.Fix == "" {
+			t.Errorf("%+v", c)
+		}
+	}
+}
