@@ -67,7 +67,7 @@ var packages = map[string]pkg{
 	"internal/build":  {adapter, "fault definition image release object seal debian", "", "a build reads a definition and puts artifacts and seals into the content store"},
 	"internal/shim":   {adapter, "fault seal", "", "the process that holds one instance; it mounts the instance's seal"},
 	"internal/local":  {adapter, "fault release rollout seal shim", "engine conformance image object", "it is an engine.Platform, which Go sees without an import; its tests assert it"},
-	"internal/router": {adapter, "fault rollout", "load", "it is an engine.Router, which Go sees without an import"},
+	"internal/router": {adapter, "fault rollout", "load conformance", "it is an engine.Router, which Go sees without an import"},
 	"internal/nft":    {adapter, "fault rollout", "", "it is an engine.Router for TCP services, which Go sees without an import"},
 	"internal/store": {adapter, "fault rollout record engine", "conformance",
 		"it is an engine.Store, whose methods carry engine.Stored; were that type in the core, the import would go"},
