@@ -83,15 +83,17 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image release rollout record api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":               {program, "fault image release rollout record engine object seal build local nft router store secret notary witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
-	"cmd/ashlar-shim":          {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
-	"cmd/ashlar-witness":       {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
-	"bench":                    {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},
-	"examples/demo":            {program, "load", "", "shows the programs from outside"},
-	"examples/hello/cmd/hello": {program, "", "", "somebody else's program: it knows nothing of Ashlar"},
-	"test":                     {program, "", "fault release rollout record api load", "drives the programs from outside, as users do"},
-	"test/docs":                {program, "", "", "runs what the documents say"},
-	".":                        {program, "", "", "this test"},
+	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft router store secret notary witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
+	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
+	"bench":              {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},
+	"examples/demo":      {program, "load", "", "shows the programs from outside"},
+	"test":               {program, "", "fault release rollout record api load", "drives the programs from outside, as users do"},
+	"test/docs":          {program, "", "", "runs what the documents say"},
+	".":                  {program, "", "", "this test"},
+
+	"examples/hello/cmd/hello":   {program, "", "", "somebody else's program: it knows nothing of Ashlar"},
+	"examples/guestbook/cmd/web": {program, "", "", "likewise"},
 }
 
 // impure is what the core may not import, by path or path/: it would read or change
