@@ -49,9 +49,9 @@ type pkg struct {
 // an entry that nothing needs fail the test.
 var packages = map[string]pkg{
 	"internal/fault":      {core, "", "", "everybody reports faults, so it knows nobody"},
-	"internal/definition": {core, "fault release", "", "reading ashlar.yaml needs the text alone; what a build adds nothing to has the release's types"},
+	"internal/definition": {core, "fault gate release", "", "reading ashlar.yaml needs the text alone; what a build adds nothing to has the release's types"},
 	"internal/image":      {core, "fault", "", "an image is a value"},
-	"internal/release":    {core, "fault", "", "a release is a document"},
+	"internal/release":    {core, "fault gate", "", "a release is a document, and which schedules can be is for those to say who read them"},
 	"internal/rollout":    {core, "fault", "", "deciding needs a reduced view of a release, which it declares itself"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},

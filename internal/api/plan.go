@@ -128,7 +128,7 @@ func urlOf(s rollout.State) string {
 	}
 	routed := false
 	for _, c := range t.Components {
-		routed = routed || c.Route != nil
+		routed = routed || c.Route != nil && c.Route.TCP == 0
 	}
 	host, port, err := net.SplitHostPort(t.Listen)
 	if !routed || err != nil {
@@ -136,6 +136,9 @@ func urlOf(s rollout.State) string {
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1" // it listens everywhere: this one works here
+	}
+	if t.TLS != nil {
+		return "https://" + net.JoinHostPort(host, port)
 	}
 	return "http://" + net.JoinHostPort(host, port)
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/gate"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
@@ -13,6 +15,18 @@ func (c *converter) kind(part pair) string {
 		return kind
 	}
 	return release.KindService
+}
+
+// schedule gives the fields of a schedule, separated by one space.
+func (c *converter) schedule(n *node) string {
+	if !usable(n) {
+		return ""
+	}
+	if _, err := gate.ParseSchedule(n.raw); err != nil {
+		f := fault.Of(err)
+		c.f.add(n.at, []string{"want:  minute, hour, day of the month, month and day of the week, as crontab(5) has them, in UTC"}, f.Fix, "%s", f.What)
+	}
+	return strings.Join(strings.Fields(n.raw), " ")
 }
 
 // known lists the keys of a map for a message.

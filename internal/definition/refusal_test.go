@@ -2,6 +2,7 @@ package definition
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -128,4 +129,43 @@ func TestReferencesStandAlone(t *testing.T) {
 		}
 	}
 	walk("", loadSchemas().root)
+}
+
+// TestExamples holds that what the schema, and so the reference page and many a mend,
+// gives as an example or a default is what the schema takes.
+func TestExamples(t *testing.T) {
+	s, seen := loadSchemas(), 0
+	var walk func(where string, written *rule)
+	walk = func(where string, written *rule) {
+		if written == nil {
+			return
+		}
+		r := s.resolve(written)
+		values := slices.Clone(r.Examples)
+		if r.Default != nil {
+			var v any
+			if err := json.Unmarshal(r.Default, &v); err != nil {
+				t.Errorf("%s: %v", where, err)
+			}
+			values = append(values, v)
+		}
+		for _, v := range values {
+			seen++
+			c := &comparer{s: s}
+			c.check(fromJSON(v, nodeLabel{key: where}, span{}), r)
+			for _, refused := range c.found {
+				t.Errorf("%s: the example %s is refused by %s at %q", where, flow(v), refused.by, refused.path)
+			}
+		}
+		for _, p := range slices.Concat(written.Properties, written.Defs) {
+			walk(where+"/"+p.name, p.rule)
+		}
+		for _, below := range []*rule{written.Names, written.Others, written.Items} {
+			walk(where+"/*", below)
+		}
+	}
+	walk("", s.root)
+	if seen < 100 {
+		t.Errorf("only %d examples were seen", seen)
+	}
 }

@@ -199,7 +199,10 @@ func fromJSON(v any, label nodeLabel, at span) *node {
 	case string:
 		out.kind, out.raw = kindText, v
 	case float64:
-		out.kind, out.value, out.raw = kindInt, int64(v), fmt.Sprint(int64(v))
+		out.kind, out.value, out.raw = kindInt, int64(v), fmt.Sprint(v)
+		if v != float64(int64(v)) {
+			out.kind, out.value = kindNumber, v
+		}
 	case bool:
 		out.kind = kindBool
 	}

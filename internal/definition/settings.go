@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -30,7 +29,7 @@ func (c *converter) settings(m parts) Settings {
 		Route:        c.route(m.route),
 		Replicas:     c.number(run.get("replicas")),
 		Hooks:        c.hooks(m.hooks),
-		Schedule:     strings.Join(strings.Fields(c.text(m.schedule)), " "),
+		Schedule:     c.schedule(m.schedule),
 	}
 	if user := run.get("user"); usable(user) && user.odd {
 		c.number(user)

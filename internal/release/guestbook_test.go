@@ -116,17 +116,22 @@ func TestValidateGuestbook(t *testing.T) {
 		"in a circle: mailer needs web needs redis needs mailer":        func(_ *Environment, _, redis *Component) { redis.Needs = []string{"mailer"} },
 		"route belongs to a worker":                                     func(_ *Environment, web, _ *Component) { web.Kind = KindWorker },
 		`schedule is "" of a job`:                                       func(_ *Environment, web, _ *Component) { web.Kind = KindJob },
-		"replicas is 3 of a singleton":                                  func(_ *Environment, web, _ *Component) { web.Kind = KindSingleton },
-		`hooks[0].when is "during"`:                                     func(_ *Environment, web, _ *Component) { web.Hooks[0].When = "during" },
-		"schemas.guestbook.leaves is 3; it must be 1 to 2":              func(_ *Environment, web, _ *Component) { web.Schemas[0].Leaves = 3 },
-		"schemas.guestbook.reads.max is 0":                              func(_ *Environment, web, _ *Component) { web.Schemas[0].Reads = Range{1, 0} },
-		"secrets[0].version is 0":                                       func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Version = 0 },
-		`secrets[0].sealed has the digest ""`:                           func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Sealed = "" },
-		`secrets[0].env is "REDIS_ADDR"`:                                func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Env = "REDIS_ADDR" },
-		"has a after b; it must be sorted":                              func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Name, web.Spec.Secrets[1].Name = "b", "a" },
-		"health has both http and exec":                                 func(_ *Environment, web, _ *Component) { web.Spec.Health.HTTP = "/" },
-		"route has both tcp and host or path":                           func(_ *Environment, _, redis *Component) { redis.Route.Path = "/" },
-		"route.listen is of a tcp route alone":                          func(_ *Environment, web, _ *Component) { web.Route.Listen = "127.0.0.1:1" },
+		`schedule is "61 * * * *"`: func(e *Environment, _, _ *Component) {
+			c := e.Components["report"]
+			c.Schedule = "61 * * * *"
+			e.Components["report"] = c
+		},
+		"replicas is 3 of a singleton":                     func(_ *Environment, web, _ *Component) { web.Kind = KindSingleton },
+		`hooks[0].when is "during"`:                        func(_ *Environment, web, _ *Component) { web.Hooks[0].When = "during" },
+		"schemas.guestbook.leaves is 3; it must be 1 to 2": func(_ *Environment, web, _ *Component) { web.Schemas[0].Leaves = 3 },
+		"schemas.guestbook.reads.max is 0":                 func(_ *Environment, web, _ *Component) { web.Schemas[0].Reads = Range{1, 0} },
+		"secrets[0].version is 0":                          func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Version = 0 },
+		`secrets[0].sealed has the digest ""`:              func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Sealed = "" },
+		`secrets[0].env is "REDIS_ADDR"`:                   func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Env = "REDIS_ADDR" },
+		"has a after b; it must be sorted":                 func(_ *Environment, web, _ *Component) { web.Spec.Secrets[0].Name, web.Spec.Secrets[1].Name = "b", "a" },
+		"health has both http and exec":                    func(_ *Environment, web, _ *Component) { web.Spec.Health.HTTP = "/" },
+		"route has both tcp and host or path":              func(_ *Environment, _, redis *Component) { redis.Route.Path = "/" },
+		"route.listen is of a tcp route alone":             func(_ *Environment, web, _ *Component) { web.Route.Listen = "127.0.0.1:1" },
 	} {
 		rel := guestbook()
 		e := rel.Environments["production"]

@@ -5,6 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/gate"
 )
 
 var (
@@ -90,8 +93,10 @@ func (p Component) checkKind(c *checker, where string) {
 	if (p.Kind == KindJob) != (p.Schedule != "") {
 		c.fail(where+".schedule", "is %q of a %s; jobs have one, others have none", p.Schedule, p.Kind)
 	}
-	if p.Schedule != "" && len(strings.Fields(p.Schedule)) != 5 {
-		c.fail(where+".schedule", "is %q; it must have five fields", p.Schedule)
+	if p.Schedule != "" {
+		if _, err := gate.ParseSchedule(p.Schedule); err != nil {
+			c.fail(where+".schedule", "is %q: %s", p.Schedule, fault.Of(err).What)
+		}
 	}
 	c.text(where+".schedule", p.Schedule)
 	if (p.Kind == KindJob || p.Kind == KindSingleton) && p.Replicas > 1 {
