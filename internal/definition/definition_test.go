@@ -233,6 +233,9 @@ func TestTemplate(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
+	if _, err := definition.Parse("ashlar.yaml", definition.Example(), fstest.MapFS{}); err != nil {
+		t.Errorf("the example of the reference is wrong:\n%v", err)
+	}
 	golden(t, "../../docs/reference.md", definition.Reference())
 }
 

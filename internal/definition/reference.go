@@ -1,10 +1,17 @@
 package definition
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"strings"
 )
+
+//go:embed example.yaml
+var exampleText string
+
+// Example gives a definition that uses most of what there is.
+func Example() []byte { return []byte(exampleText) }
 
 // Reference renders the schema as a Markdown page: one section for each kind of map,
 // in the order in which they are met.
@@ -13,7 +20,7 @@ func Reference() []byte {
 	p.b.WriteString("# ashlar.yaml\n\n<!-- Made from internal/definition/schema.json by the tests of that package with -update. -->\n\n")
 	p.b.WriteString(p.s.root.Description + "\n\n")
 	p.b.WriteString("The file is YAML without anchors, aliases, tags and templating. Unknown keys are errors. `ashlar schema` prints the\nJSON Schema from which this page is made; editors that speak it complete and check while you type.\n\n")
-	p.b.WriteString("A commented example is what `ashlar init` writes. **Required** keys are marked; the others have the default that is\ngiven, or none.\n\n")
+	p.b.WriteString("A commented example is what `ashlar init` writes. **Required** keys are marked; the others have the default that is\ngiven, or none. One [example](#an-example) shows most of them together.\n\n")
 	p.section("ashlar.yaml", p.s.root)
 	for len(p.todo) > 0 {
 		next := p.todo[0]
@@ -21,6 +28,7 @@ func Reference() []byte {
 		p.section(next.name, next.rule)
 	}
 	p.scalars()
+	p.b.WriteString("\n## An example\n\nMost of what there is, in one file.\n\n```yaml\n" + exampleText + "```\n")
 	return []byte(p.b.String())
 }
 
@@ -73,7 +81,7 @@ func (p *page) plan(ref string) string {
 }
 
 // headings name the sections whose definition is called otherwise.
-var headings = map[string]string{"filesSource": "files source", "go": "go source", "debian": "debian source", "configFile": "config file", "tmpfs": "tmpfs place"}
+var headings = map[string]string{"filesSource": "files source", "go": "go source", "debian": "debian source", "configFile": "config file", "tmpfs": "tmpfs place", "dataSchema": "data schema", "blueGreen": "blue-green"}
 
 func heading(name string) string {
 	if h := headings[name]; h != "" {
