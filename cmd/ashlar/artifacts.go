@@ -18,6 +18,7 @@ type artifacts struct {
 	objects *object.Store
 	secrets func(release.Spec) error // whether the versions that a spec names can be had
 
+	looking  sync.Mutex // held for the length of a look into a tree: two of the same would find the same
 	mu       sync.Mutex
 	complete map[digest.Digest]bool // seals
 }
@@ -47,6 +48,8 @@ func (a *artifacts) Check(ctx context.Context, spec release.Spec) error {
 }
 
 func (a *artifacts) tree(ctx context.Context, d digest.Digest) error {
+	a.looking.Lock()
+	defer a.looking.Unlock()
 	a.mu.Lock()
 	done := a.complete[d]
 	a.mu.Unlock()

@@ -42,6 +42,7 @@ type server struct {
 	routerPID   int
 	kernel      *nft.Router
 	platform    *local.Platform
+	have        *artifacts
 	engine      *engine.Engine
 	courier     *event.Courier
 	garbage     *garbage
@@ -105,11 +106,11 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if s.routerPID, err = s.router.ensure(ctx); err != nil {
 		return nil, errors.Join(err, s.closePlatform(ctx), s.store.Close(), s.objects.Close())
 	}
-	have := newArtifacts(s.objects, s.secrets.holds)
-	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: have, log: log}
+	s.have = newArtifacts(s.objects, s.secrets.holds)
+	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, log: log}
 	s.secrets.garbage = s.garbage
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: have, Log: log,
+		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Log: log,
 	})
 	s.courier = s.newCourier()
 	return s, nil
@@ -279,6 +280,7 @@ func (s *server) narrate(ctx context.Context) error {
 func (s *server) api() *api.Server {
 	return api.NewServer(api.Config{
 		Engine: s.engine, Store: s.store, Log: s.log, Now: time.Now, Host: s.host,
+		Ahead:     s.ahead,
 		Hold:      s.objects.Share,
 		VerifyLog: s.store.VerifyRecord,
 		Notary:    s.notary,

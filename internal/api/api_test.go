@@ -116,6 +116,29 @@ func TestPlanSaysWhichInstancesAndWhy(t *testing.T) {
 	}
 }
 
+func TestServerIsToldAheadOfADeploy(t *testing.T) {
+	w := newWorld(t)
+	w.roll(t, shop(t, "/web", 2))
+	if err := w.Ahead(t.Context(), api.AheadRequest{App: "shop", Env: "production"}); err != nil {
+		t.Fatal(err)
+	}
+	if told := <-w.ahead; told.key.String() != "shop/production" || told.rel != nil {
+		t.Errorf("told %+v", told)
+	}
+	plan := func(command string) {
+		t.Helper()
+		if _, err := w.Plan(t.Context(), api.PlanRequest{App: "shop", Env: "production", Document: string(shop(t, command, 2))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan("/web") // changes nothing
+	plan("/web2")
+	told := <-w.ahead
+	if told.rel == nil || told.rel.Environments["production"].Components["web"].Spec.Command[0] != "/web2" || len(w.ahead) > 0 {
+		t.Errorf("told %+v and %d more", told, len(w.ahead))
+	}
+}
+
 func TestPutBackRollbackAndHistory(t *testing.T) {
 	w := newWorld(t)
 	w.roll(t, shop(t, "/web", 1))

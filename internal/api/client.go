@@ -50,6 +50,12 @@ func (c *Client) Release(ctx context.Context, app, ref string) (Release, error) 
 	return out, c.get(ctx, "/v1/release", url.Values{"app": {app}, "release": {ref}}, &out)
 }
 
+// Ahead says that a deploy is being built, so that the server can get ready for it.
+func (c *Client) Ahead(ctx context.Context, q AheadRequest) error {
+	var out struct{}
+	return c.post(ctx, "/v1/ahead", q, &out)
+}
+
 // Plan asks what a release would change.
 func (c *Client) Plan(ctx context.Context, q PlanRequest) (Plan, error) {
 	var out Plan

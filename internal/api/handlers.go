@@ -37,6 +37,18 @@ func (s *Server) release(ctx context.Context, r request) (Release, error) {
 	return Release{ReleaseRef: refOf(stored), Created: stored.Created, Collected: stored.Collected, Release: rel}, err
 }
 
+func (s *Server) ahead(_ context.Context, r request) (struct{}, error) {
+	var q AheadRequest
+	if err := r.into(&q); err != nil {
+		return struct{}{}, err
+	}
+	key, err := keyOf(q.App, q.Env)
+	if err == nil {
+		s.Ahead(key, nil)
+	}
+	return struct{}{}, err
+}
+
 // beginner puts a rollout in flight.
 type beginner func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error)
 

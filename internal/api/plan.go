@@ -41,6 +41,9 @@ func (s *Server) plan(ctx context.Context, r request) (Plan, error) {
 		current = nil // it was taken down
 	}
 	p := planOf(state, current, next, key)
+	if q.Document != "" && !p.Nothing {
+		s.Ahead(key, &next)
+	}
 	p.To = ref
 	if stored != nil {
 		from := refOf(*stored)

@@ -25,6 +25,9 @@ type Config struct {
 	Now    func() time.Time
 	Host   string // named in actors: user@Host
 
+	// Ahead is told that a deploy may follow: when one is being built (rel is nil), and
+	// with what was built when its plan is asked for. It returns at once.
+	Ahead func(key engine.Key, rel *release.Release)
 	// Hold keeps garbage collection away until its result is called.
 	Hold func(ctx context.Context) (release func(), err error)
 	// VerifyLog recomputes the record's Merkle tree from its entries.
@@ -64,6 +67,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /v1/releases", answer(s.addRelease))
 	mux.Handle("GET /v1/release", answer(s.release))
+	mux.Handle("POST /v1/ahead", answer(s.ahead))
 	mux.Handle("POST /v1/plan", answer(s.plan))
 	mux.Handle("POST /v1/deploy", answer(s.deploy))
 	mux.Handle("POST /v1/rollback", answer(s.rollback))

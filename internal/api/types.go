@@ -60,6 +60,12 @@ type PlannedInstance struct {
 	Why       []string     `json:"why,omitempty"`
 }
 
+// AheadRequest says that a deploy to the environment is being built.
+type AheadRequest struct {
+	App string `json:"app"`
+	Env string `json:"env"`
+}
+
 // BeginRequest asks for a rollout: POST /v1/deploy, /v1/rollback or /v1/down.
 type BeginRequest struct {
 	App     string `json:"app"`

@@ -112,6 +112,7 @@ type world struct {
 	dir   string
 	store *store.Store
 	ended chan api.EndRequest
+	ahead chan aheadCall
 	holds chan struct{} // one for each time that gc was held off
 }
 
@@ -123,7 +124,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Client: api.Dial(dir, dir), dir: dir, store: s, ended: make(chan api.EndRequest, 1), holds: make(chan struct{}, 100)}
+	w := &world{Client: api.Dial(dir, dir), dir: dir, store: s, ended: make(chan api.EndRequest, 1), holds: make(chan struct{}, 100), ahead: make(chan aheadCall, 100)}
 	log := slog.New(slog.DiscardHandler)
 	p := &platform{in: map[string]rollout.Observed{}, changed: make(chan struct{}, 1)}
 	e := engine.New(engine.Config{Store: s, Platforms: map[string]engine.Platform{"local": p}, Router: &router{}, Artifacts: artifacts{}, Log: log})
@@ -134,7 +135,8 @@ func newWorld(t *testing.T) *world {
 	server := api.NewServer(api.Config{
 		Notary: n,
 		Engine: e, Store: s, Log: log, Now: time.Now, Host: "host", VerifyLog: s.VerifyRecord,
-		Hold: func(context.Context) (func(), error) { w.holds <- struct{}{}; return func() {}, nil },
+		Ahead: func(key engine.Key, rel *release.Release) { w.ahead <- aheadCall{key, rel} },
+		Hold:  func(context.Context) (func(), error) { w.holds <- struct{}{}; return func() {}, nil },
 		Output: func(_ context.Context, q api.OutputQuery, emit func(api.OutputLine) error) error {
 			if err := emit(api.OutputLine{Instance: "web-1", Text: "hello " + q.Component}); err != nil {
 				return err
@@ -196,4 +198,10 @@ func shop(t *testing.T, command string, replicas int) []byte {
 		t.Fatal(err)
 	}
 	return doc
+}
+
+// aheadCall is what Config.Ahead was told.
+type aheadCall struct {
+	key engine.Key
+	rel *release.Release
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
+	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
@@ -151,6 +152,18 @@ func (p *program) showBuilt(app string, built Built, d digest.Digest, exports ma
 		}
 	}
 	p.out.linef("release %s of %s, in %s", short(d), app, seconds(built.Took))
+}
+
+// tellAhead is needServer of one who will deploy: the server gets ready meanwhile.
+func (p *program) tellAhead(ctx context.Context, app, env string) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	if err := c.Ahead(ctx, api.AheadRequest{App: app, Env: env}); err != nil {
+		return fault.Of(err)
+	}
+	return nil
 }
 
 // needServer fails early, before minutes of building, when nobody could deploy.

@@ -25,7 +25,7 @@ func (p *program) deployCommand() *cobra.Command {
 			"Ctrl-C detaches once the rollout has begun: the server carries on.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			prep, err := p.prepare(cmd.Context(), args, flags)
+			prep, err := p.prepare(cmd.Context(), args, flags, true)
 			if err != nil {
 				return err
 			}

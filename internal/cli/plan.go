@@ -23,7 +23,7 @@ func (p *program) planCommand() *cobra.Command {
 			"down to files and settings. Nothing is deployed, and the release gets no number yet.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			prep, err := p.prepare(cmd.Context(), args, flags)
+			prep, err := p.prepare(cmd.Context(), args, flags, false)
 			if err != nil {
 				return err
 			}
@@ -57,8 +57,9 @@ type planView struct {
 
 func (prep *prepared) view() planView { return planView{prep.plan, prep.files} }
 
-// prepare builds and asks the server for the plan.
-func (p *program) prepare(ctx context.Context, args []string, flags buildFlags) (*prepared, error) {
+// prepare builds and asks the server for the plan. If a deploy is to follow, the server
+// is told so before the build.
+func (p *program) prepare(ctx context.Context, args []string, flags buildFlags, deploying bool) (*prepared, error) {
 	def, err := p.definition()
 	if err != nil {
 		return nil, err
@@ -67,7 +68,12 @@ func (p *program) prepare(ctx context.Context, args []string, flags buildFlags) 
 	if err != nil {
 		return nil, err
 	}
-	if err := p.needServer(ctx); err != nil {
+	if deploying {
+		err = p.tellAhead(ctx, def.App, env)
+	} else {
+		err = p.needServer(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	built, err := p.build(ctx, def, flags)

@@ -120,6 +120,11 @@ func (e *Engine) putBack(ctx context.Context, now time.Time, actor string, key K
 // FindRelease finds a release of an application by its number, digest or the
 // digest's beginning (at least 6 hex digits).
 func (e *Engine) FindRelease(ctx context.Context, app, ref string) (Stored, error) {
+	if d, err := digest.Parse(ref); err == nil {
+		if stored, err := e.Store.Release(ctx, d); err == nil && stored.App == app {
+			return stored, nil
+		}
+	}
 	all, err := e.Store.Releases(ctx, app)
 	if err != nil {
 		return Stored{}, err
