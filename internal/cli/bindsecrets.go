@@ -26,7 +26,7 @@ func (p *program) bindSecrets(ctx context.Context, def *definition.Definition) e
 		}
 		list, err := c.Secrets(ctx, def.App, env.Name, false)
 		if err != nil {
-			return err
+			return fault.Of(err).Detail("the definition declares secrets, and the server knows their versions")
 		}
 		newest := map[string]api.Secret{}
 		for _, s := range list { // in the order of their versions

@@ -91,7 +91,7 @@ func (k *checker) component(part pair, m parts) {
 	k.places(run)
 	k.volumesOf(part.key, run)
 	k.secrets(run)
-	k.hooks(m.hooks)
+	k.hooks(m.hooks, run)
 	if m.route != nil && !m.route.broken {
 		k.route(part.key, m.route)
 	}

@@ -83,6 +83,9 @@ func (c *converter) environment(env pair, parts, volumes *node, k *checker) Envi
 		}
 		out.Components[p.key] = s
 		k.component(p, m)
+		if r := s.Route; r != nil && r.Host != "" && r.Host == out.Rollout.Preview {
+			c.f.add(n.get("strategy").at, []string{"want:  a host of its own"}, "choose another host for preview", "the preview host %s is that of component %s", short(r.Host), short(p.key))
+		}
 	}
 	return out
 }

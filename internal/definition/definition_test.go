@@ -232,6 +232,23 @@ func TestTemplate(t *testing.T) {
 	golden(t, "testdata/template.golden", definition.Template("site"))
 }
 
+// TestShippedExamples holds that what people start from is without mistakes.
+func TestShippedExamples(t *testing.T) {
+	names, err := filepath.Glob("../../examples/*/ashlar.yaml")
+	if err != nil || len(names) < 3 {
+		t.Fatalf("%d examples, %v", len(names), err)
+	}
+	for _, name := range names {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := definition.Parse(name, src, os.DirFS(filepath.Dir(name)).(definition.Files)); err != nil {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestReference(t *testing.T) {
 	if _, err := definition.Parse("ashlar.yaml", definition.Example(), fstest.MapFS{}); err != nil {
 		t.Errorf("the example of the reference is wrong:\n%v", err)

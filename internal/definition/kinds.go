@@ -183,8 +183,16 @@ func (k *checker) secrets(run *node) {
 	}
 }
 
-func (k *checker) hooks(n *node) {
+// hooks checks that hooks have a command and can run: an exclusive volume is held by an
+// instance after the switch.
+func (k *checker) hooks(n, run *node) {
 	for _, p := range pairs(n) {
+		for _, v := range pairs(run.get("volumes")) {
+			if (p.key == release.HookAfter || p.key == release.HookRollback) && k.c.text(k.volumes.get(v.key).get("mode")) == release.VolumeExclusive {
+				k.add(p.at, []string{"want:  a hook before, or a component without an exclusive volume"}, "write  before:  or let another component run it",
+					"hook "+p.key+" could not have the volume "+short(v.key)+", which an instance holds then")
+			}
+		}
 		if p.val.kind == kindMap && p.val.get("command") == nil && !p.val.broken && !p.val.holes {
 			k.add(p.at, []string{"want:  a list of texts – the program and its arguments"}, "add  command: [/usr/bin/migrate]", "hook "+p.key+" has no command")
 		}

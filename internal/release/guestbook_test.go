@@ -111,11 +111,14 @@ func TestValidateGuestbook(t *testing.T) {
 		`volumes.data.mode is ""`:                                       func(e *Environment, _, _ *Component) { e.Volumes["data"] = Volume{} },
 		"has shared uploads, which the environment does not declare so": func(e *Environment, _, _ *Component) { delete(e.Volumes, "uploads") },
 		"replicas is 2; it holds the exclusive volume data":             func(_ *Environment, _, redis *Component) { redis.Replicas = 2 },
-		"has the exclusive volume data, which redis has":                func(_ *Environment, web, redis *Component) { web.Spec.Volumes = redis.Spec.Volumes },
-		`needs names "nobody"`:                                          func(_ *Environment, web, _ *Component) { web.Needs = []string{"nobody"} },
-		"in a circle: mailer needs web needs redis needs mailer":        func(_ *Environment, _, redis *Component) { redis.Needs = []string{"mailer"} },
-		"route belongs to a worker":                                     func(_ *Environment, web, _ *Component) { web.Kind = KindWorker },
-		`schedule is "" of a job`:                                       func(_ *Environment, web, _ *Component) { web.Kind = KindJob },
+		"hooks would hold the exclusive volume data": func(_ *Environment, _, redis *Component) {
+			redis.Hooks = []Hook{{When: HookAfter, Command: []string{"x"}, TimeoutMS: 1}}
+		},
+		"has the exclusive volume data, which redis has":         func(_ *Environment, web, redis *Component) { web.Spec.Volumes = redis.Spec.Volumes },
+		`needs names "nobody"`:                                   func(_ *Environment, web, _ *Component) { web.Needs = []string{"nobody"} },
+		"in a circle: mailer needs web needs redis needs mailer": func(_ *Environment, _, redis *Component) { redis.Needs = []string{"mailer"} },
+		"route belongs to a worker":                              func(_ *Environment, web, _ *Component) { web.Kind = KindWorker },
+		`schedule is "" of a job`:                                func(_ *Environment, web, _ *Component) { web.Kind = KindJob },
 		`schedule is "61 * * * *"`: func(e *Environment, _, _ *Component) {
 			c := e.Components["report"]
 			c.Schedule = "61 * * * *"

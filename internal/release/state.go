@@ -42,6 +42,9 @@ func (e Environment) checkWhole(c *checker, where string) {
 			if p.Replicas > 1 {
 				c.fail(at+".replicas", "is %d; it holds the exclusive volume %s", p.Replicas, m.Volume)
 			}
+			if slices.ContainsFunc(p.Hooks, func(h Hook) bool { return h.When != HookBefore }) {
+				c.fail(at+".hooks", "would hold the exclusive volume %s while an instance does", m.Volume)
+			}
 			if other := holders[m.Volume]; other != "" {
 				c.fail(at+".spec.volumes", "has the exclusive volume %s, which %s has", m.Volume, other)
 			}
