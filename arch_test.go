@@ -54,6 +54,7 @@ var packages = map[string]pkg{
 	"internal/release":    {core, "fault gate", "", "a release is a document, and which schedules can be is for those to say who read them"},
 	"internal/rollout":    {core, "fault", "", "deciding needs a reduced view of a release, which it declares itself"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
+	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
 	"internal/engine": {engines, "fault release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
@@ -76,14 +77,15 @@ var packages = map[string]pkg{
 	"internal/secret":     {adapter, "fault release rollout", "", "values of secrets, encrypted; what a release names of them is all that others see"},
 	"internal/gc":         {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
+	"internal/keyfile":    {adapter, "fault trust", "", "private keys in files; what they sign is a value of trust"},
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
-	"internal/api": {edge, "fault release rollout record engine", "store notary", "one line each over the engine, and the client"},
-	"internal/cli": {edge, "fault definition image release rollout record api sim", "",
+	"internal/api": {edge, "fault release rollout record trust engine", "store notary", "one line each over the engine, and the client"},
+	"internal/cli": {edge, "fault definition image release rollout record trust api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft router store secret notary witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft router store secret notary keyfile witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":              {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},

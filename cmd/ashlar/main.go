@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/keyfile"
 	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/router"
 )
@@ -31,6 +32,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Seals:   openSeals,
 		Doctor:  examine,
 		Log:     cli.LogParts{Key: notary.PublicKey, Remember: notary.Remember, Renew: renewLog},
+		Keys:    cli.KeyParts{New: keyfile.New, Open: keyfile.Open, Public: keyfile.Public, List: keyfile.List},
 		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)

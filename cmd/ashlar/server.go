@@ -284,11 +284,13 @@ func (s *server) api() *api.Server {
 		Hold:      s.objects.Share,
 		VerifyLog: s.store.VerifyRecord,
 		Notary:    s.notary,
-		Output:    s.output,
-		GC:        s.garbage.collect,
-		Secrets:   s.secrets,
-		Doctor:    s.doctor,
-		Troubles:  s.courier.Troubles,
+
+		AppendStatement: s.store.AppendStatement,
+		Output:          s.output,
+		GC:              s.garbage.collect,
+		Secrets:         s.secrets,
+		Doctor:          s.doctor,
+		Troubles:        s.courier.Troubles,
 		Version: func() api.Version {
 			return api.Version{Version: version, PID: os.Getpid(), Started: s.began, Dir: s.dir, RSS: residentSet()}
 		},

@@ -128,6 +128,14 @@ func (c *Client) Consistency(ctx context.Context, old int64) ([]byte, error) {
 	return []byte(out.Text), err
 }
 
+// LogStatement records a signed statement, as trust.Bundle.LogEntry spells it, and
+// gives the proof that it is in the record.
+func (c *Client) LogStatement(ctx context.Context, leaf []byte) ([]byte, error) {
+	var out LogText
+	err := c.send(ctx, http.MethodPost, "/v1/log/statement", leaf, &out)
+	return []byte(out.Text), err
+}
+
 // Log reads the record as a log of tiles, over the server's socket.
 func (c *Client) Log(ctx context.Context) record.Source {
 	return logSource{ctx, c.http, "http://ashlar" + logPath}

@@ -16,6 +16,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 // Store is what the API reads, beside the engine: the same store.
@@ -85,6 +86,22 @@ func (s *Server) consistency(ctx context.Context, r request) (LogText, error) {
 		return LogText{}, err
 	}
 	p, err := s.Notary.Consistency(ctx, old)
+	return LogText{string(p.Marshal())}, err
+}
+
+// logStatement records a signed statement, whoever signed it: who may say what is
+// judged by those who read it, with a trust root.
+func (s *Server) logStatement(ctx context.Context, r request) (LogText, error) {
+	key, err := trust.CheckLogEntry(r.body)
+	if err != nil {
+		return LogText{}, fault.New(fault.Invalid, "%w", err)
+	}
+	e := record.Entry{Time: s.Now().UTC(), Actor: r.actor, Kind: "statement.logged", Data: map[string]string{"key": string(key)}}
+	index, err := s.AppendStatement(ctx, r.body, e)
+	if err != nil {
+		return LogText{}, err
+	}
+	p, err := s.Notary.Prove(ctx, index)
 	return LogText{string(p.Marshal())}, err
 }
 

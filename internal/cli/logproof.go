@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"io"
 	"maps"
 	"os"
@@ -143,6 +144,14 @@ func (p *program) read(path string) ([]byte, error) {
 }
 
 func (p *program) showChecked(proof record.InclusionProof, c record.Checkpoint, seen record.Seen) error {
+	if record.IsStatement(proof.Leaf) {
+		if p.json() {
+			p.out.json(map[string]any{"statement": json.RawMessage(proof.Leaf), "checkpoint": seen})
+			return nil
+		}
+		p.out.linef("it is a signed statement: entry %d of the record %s, which had %s", proof.Index, c.Origin, count64(c.Size, "entry", "entries"))
+		return nil
+	}
 	e, err := record.ParseLeaf(proof.Leaf)
 	if err != nil {
 		return fault.New(fault.Refused, "what is in the record is no entry: %w", err)

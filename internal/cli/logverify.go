@@ -82,22 +82,8 @@ func (p *program) logVerifyCommand() *cobra.Command {
 			"believed: every entry and every hash is read from there and recomputed here.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := p.auditor(keys)
-			if err != nil {
-				return err
-			}
 			var audit logAudit
-			if address != "" {
-				if a.Source, err = api.NewLogSource(cmd.Context(), address); err == nil {
-					err = audit.outside(a)
-				}
-			} else {
-				var c *api.Client
-				if c, err = p.client(); err == nil {
-					a.Source = c.Log(cmd.Context())
-					err = audit.inside(cmd.Context(), c, a)
-				}
-			}
+			a, err := p.audit(cmd.Context(), &audit, keys, address)
 			if err == nil && file != "" && audit.OK() {
 				err = p.compareSeen(&audit, a, file)
 			}
@@ -113,11 +99,33 @@ func (p *program) logVerifyCommand() *cobra.Command {
 	return cmd
 }
 
-// inside has the server recompute the record, and checks what it signed.
-func (l *logAudit) inside(ctx context.Context, c *api.Client, a record.Auditor) (err error) {
-	if l.Report, err = c.VerifyLog(ctx); err != nil || !l.OK() {
-		return err
+// audit looks at the record from outside, or has the server recompute it.
+func (p *program) audit(ctx context.Context, l *logAudit, keys logKeys, address string) (a record.Auditor, err error) {
+	if address != "" {
+		if a, err = p.auditor(keys); err != nil {
+			return a, err
+		}
+		if a.Source, err = api.NewLogSource(ctx, address); err != nil {
+			return a, err
+		}
+		return a, l.outside(a)
 	}
+	c, err := p.client()
+	if err != nil {
+		return a, err
+	}
+	if l.Report, err = c.VerifyLog(ctx); err != nil || !l.OK() {
+		return a, err
+	}
+	if a, err = p.auditor(keys); err != nil {
+		return a, err
+	}
+	a.Source = c.Log(ctx)
+	return a, l.inside(ctx, c, a)
+}
+
+// inside checks what the server signed against what it recomputed.
+func (l *logAudit) inside(ctx context.Context, c *api.Client, a record.Auditor) error {
 	signed, err := c.Checkpoint(ctx)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ type Parts struct {
 	Serve   func(ctx context.Context, q ServeRequest) error
 	Route   func(ctx context.Context, q RouteRequest) error
 	Log     LogParts
+	Keys    KeyParts
 }
 
 // BuildRequest asks for artifacts and a release of a definition.

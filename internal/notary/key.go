@@ -14,7 +14,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
-	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
 // The files of the state directory that tell which log it is, and what it last was.
@@ -62,16 +61,17 @@ func loadKey(dir, host string) (note.Signer, note.Verifier, error) {
 	return signer, verifier, nil
 }
 
-// newKey makes a log: its name is that of the host and a number that no other has.
+// newKey makes a log: its name is a number that no other has, and the host's. It is
+// the name of a host in form, since Sigstore's verifiers take it from a URL.
 func newKey(dir, host string) (note.Signer, note.Verifier, error) {
 	var unique [8]byte
 	if _, err := rand.Read(unique[:]); err != nil {
 		return nil, nil, err
 	}
-	if !record.ValidOrigin(host) {
+	if host == "" || strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" {
 		host = "localhost"
 	}
-	private, public, err := note.GenerateKey(rand.Reader, host+"/ashlar/"+hex.EncodeToString(unique[:]))
+	private, public, err := note.GenerateKey(rand.Reader, "ashlar-"+hex.EncodeToString(unique[:])+"."+strings.ToLower(host))
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the key of the log: %w", err)
 	}

@@ -49,7 +49,7 @@ func TestRestart(t *testing.T) {
 			p.backup(t, filepath.Join(p.dir, "yesterday"))
 			p.append(t, "late", 7)
 			n := p.notary(t, p.config())
-			if got := n.Latest(); got.Size != 12 || !strings.HasPrefix(got.Origin, "host/ashlar/") {
+			if got := n.Latest(); got.Size != 12 || !strings.HasPrefix(got.Origin, "ashlar-") || !strings.HasSuffix(got.Origin, ".host") {
 				t.Fatalf("signed %+v", got)
 			}
 			c.do(t, p)

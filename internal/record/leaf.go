@@ -43,6 +43,20 @@ func (e Entry) Leaf() ([]byte, error) {
 	return leaf, nil
 }
 
+// statementHead is how the leaf of a signed statement begins: what Rekor v2 has in
+// its logs, in canonical JSON (package trust makes and checks it).
+var statementHead = []byte(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":`)
+
+// IsStatement says whether a leaf is not an Entry but a signed statement, in the form
+// that others' verifiers look for. The entry after it tells of it.
+func IsStatement(leaf []byte) bool {
+	if !bytes.HasPrefix(leaf, statementHead) || len(leaf) > MaxLeaf {
+		return false
+	}
+	canonical, err := jcs.Transform(leaf)
+	return err == nil && bytes.Equal(canonical, leaf)
+}
+
 // ParseLeaf reads what Leaf wrote and refuses all other bytes.
 func ParseLeaf(leaf []byte) (Entry, error) {
 	if len(leaf) > MaxLeaf {

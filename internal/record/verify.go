@@ -138,7 +138,7 @@ func (v *verifier) add(leaf []byte) error {
 
 // check remembers the first leaf that is no entry or says another index.
 func (v *verifier) check(index int64, leaf []byte) {
-	if v.malformed != nil {
+	if v.malformed != nil || IsStatement(leaf) {
 		return
 	}
 	e, err := ParseLeaf(leaf)

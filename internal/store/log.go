@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
+	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
@@ -36,6 +39,15 @@ func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) erro
 			return err
 		}
 	}
+	scopes := make([]engine.Key, len(entries))
+	for i, e := range entries {
+		scopes[i] = engine.Key{App: e.App, Env: e.Env}
+	}
+	return appendLeaves(ctx, tx, size, leaves, scopes)
+}
+
+// appendLeaves adds leaves to a tree of the given size.
+func appendLeaves(ctx context.Context, tx *sql.Tx, size int64, leaves [][]byte, scopes []engine.Key) error {
 	hashes, root, err := record.Append(size, leaves, reader{ctx, tx})
 	if err != nil {
 		return err
@@ -43,7 +55,7 @@ func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) erro
 	for i, leaf := range leaves {
 		index := size + int64(i)
 		n := tlog.StoredHashCount(index+1) - tlog.StoredHashCount(index)
-		if err := insertEntry(ctx, tx, index, entries[i], leaf, hashes[:n]); err != nil {
+		if err := insertLeaf(ctx, tx, index, scopes[i], leaf, hashes[:n]); err != nil {
 			return err
 		}
 		hashes = hashes[n:]
@@ -52,8 +64,8 @@ func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) erro
 	return err
 }
 
-func insertEntry(ctx context.Context, tx *sql.Tx, index int64, e record.Entry, leaf []byte, hashes []tlog.Hash) error {
-	scope, err := scopeOf(ctx, tx, engine.Key{App: e.App, Env: e.Env})
+func insertLeaf(ctx context.Context, tx *sql.Tx, index int64, about engine.Key, leaf []byte, hashes []tlog.Hash) error {
+	scope, err := scopeOf(ctx, tx, about)
 	if err != nil {
 		return err
 	}
@@ -63,6 +75,30 @@ func insertEntry(ctx context.Context, tx *sql.Tx, index int64, e record.Entry, l
 	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO entries (idx, scope, leaf, hashes) VALUES (?, ?, ?, ?)", index, scope, string(leaf), stored)
 	return err
+}
+
+// AppendStatement adds the leaf of a signed statement and, after it, an entry that
+// tells of it, in one transaction. It gives the leaf's index, which the entry has too.
+func (s *Store) AppendStatement(ctx context.Context, leaf []byte, e record.Entry) (int64, error) {
+	if !record.IsStatement(leaf) {
+		return 0, fault.New(fault.Invalid, "what is to be recorded is no signed statement")
+	}
+	var size int64
+	err := s.change(ctx, "append to the record", func(tx *sql.Tx) (err error) {
+		if size, _, err = head(ctx, tx); err != nil {
+			return err
+		}
+		if err := appendLeaves(ctx, tx, size, [][]byte{leaf}, []engine.Key{{}}); err != nil {
+			return err
+		}
+		e.Data = maps.Clone(e.Data)
+		if e.Data == nil {
+			e.Data = map[string]string{}
+		}
+		e.Data["statement"] = strconv.FormatInt(size, 10)
+		return appendEntries(ctx, tx, []record.Entry{e})
+	})
+	return size, err
 }
 
 // Entries is engine.Store.Entries.
@@ -85,6 +121,9 @@ func (s *Store) Entries(ctx context.Context, env engine.Key, from, to int64) (_ 
 		var leaf sql.RawBytes
 		if err := rows.Scan(&leaf); err != nil {
 			return nil, s.explain("read the record", err)
+		}
+		if record.IsStatement(leaf) {
+			continue // the entry after it tells of it
 		}
 		var e record.Entry
 		if err := json.Unmarshal(leaf, &e); err != nil {

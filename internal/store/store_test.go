@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -408,4 +409,32 @@ func TestLock(t *testing.T) {
 	}
 	_, err = Lock(filepath.Join(dir, "nowhere"))
 	wantFault(t, err, fault.Unavailable, "nowhere")
+}
+
+// A statement's leaf and the entry that tells of it are one change; the leaf is in
+// the tree, and not among the entries.
+func TestAppendStatement(t *testing.T) {
+	s := open(t, t.TempDir())
+	commit(t, s, 0, "a")
+	leaf := []byte(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{}}`)
+	index, err := s.AppendStatement(t.Context(), leaf, record.Entry{Actor: "somebody", Kind: "statement.logged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves, err := s.Leaves(t.Context(), index, index+2)
+	if err != nil || len(leaves) != 2 || string(leaves[0]) != string(leaf) {
+		t.Fatalf("%q, %v", leaves, err)
+	}
+	entries, err := s.Entries(t.Context(), engine.Key{}, index, -1)
+	if err != nil || len(entries) != 1 || entries[0].Index != index+1 || entries[0].Data["statement"] != strconv.FormatInt(index, 10) {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if report, err := s.VerifyRecord(t.Context()); err != nil || !report.OK() || report.Entries != index+2 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	for _, bad := range []string{"", "{}", `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{} }`} {
+		if _, err := s.AppendStatement(t.Context(), []byte(bad), record.Entry{Actor: "somebody", Kind: "x"}); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
 }

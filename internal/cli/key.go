@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"bytes"
+	"crypto"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/trust"
+)
+
+// KeyParts are the signing keys, wherever they are kept.
+type KeyParts struct {
+	New    func(name string, passphrase []byte) (trust.PublicKey, error)
+	Open   func(path string, passphrase []byte) (crypto.Signer, error)
+	Public func(path string) (trust.PublicKey, error)
+	List   func(dir string) ([]string, error)
+}
+
+// passphraseVariable names the environment variable that holds a key's passphrase.
+const passphraseVariable = "ASHLAR_KEY_PASSPHRASE"
+
+func (p *program) keyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "key",
+		Short: "Make and list signing keys",
+		Long: "A key is a pair of files: NAME.key, encrypted with a passphrase, and NAME.pub. They are ECDSA keys on\n" +
+			"P-256 in the form of cosign's. What a key may say is in the trust root:  ashlar trust --help\n" +
+			"The passphrase is asked for, or taken from " + passphraseVariable + ".",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "new NAME", Short: "Make a key: NAME.key and NAME.pub", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+			pass, err := p.passphrase(args[0], true)
+			if err != nil {
+				return err
+			}
+			k, err := p.parts.Keys.New(args[0], pass)
+			if err != nil {
+				return err
+			}
+			return p.showKeys([]namedKey{{args[0], k.ID()}})
+		}},
+		&cobra.Command{Use: "ls [DIR]", Short: "List the keys of a directory", Args: cobra.MaximumNArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+			names, err := p.parts.Keys.List(append(args, ".")[0])
+			if err != nil {
+				return fault.New(fault.Unavailable, "%w", err)
+			}
+			keys := []namedKey{}
+			for _, name := range names {
+				k, err := p.parts.Keys.Public(name)
+				if err != nil {
+					return err
+				}
+				keys = append(keys, namedKey{name, k.ID()})
+			}
+			return p.showKeys(keys)
+		}},
+		&cobra.Command{Use: "public NAME", Short: "Print a public key", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+			k, err := p.parts.Keys.Public(args[0])
+			if err != nil {
+				return err
+			}
+			if p.json() {
+				p.out.json(map[string]string{"id": string(k.ID()), "pem": k.PEM()})
+				return nil
+			}
+			p.out.text(k.PEM())
+			return nil
+		}},
+	)
+	return cmd
+}
+
+type namedKey struct {
+	Name string      `json:"name"`
+	ID   trust.KeyID `json:"id"`
+}
+
+func (p *program) showKeys(keys []namedKey) error {
+	if p.json() {
+		p.out.json(keys)
+		return nil
+	}
+	for _, k := range keys {
+		p.out.linef("%s  %s", k.ID, filepath.Base(k.Name))
+	}
+	return nil
+}
+
+// passphrase is asked for on the terminal, twice for a new key.
+func (p *program) passphrase(name string, again bool) ([]byte, error) {
+	if text, ok := os.LookupEnv(passphraseVariable); ok {
+		return []byte(text), nil
+	}
+	in, ok := p.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return nil, fault.New(fault.Invalid, "the passphrase of %s cannot be asked for: there is no terminal", name).
+			Mend("set it:  %s=…", passphraseVariable)
+	}
+	ask := func(what string) ([]byte, error) {
+		p.err.text(what)
+		text, err := term.ReadPassword(int(in.Fd()))
+		p.err.text("\n")
+		return text, err
+	}
+	text, err := ask("passphrase of " + name + ": ")
+	if err != nil || !again {
+		return text, err
+	}
+	second, err := ask("the same again: ")
+	if err == nil && !bytes.Equal(text, second) {
+		err = fault.New(fault.Invalid, "the passphrases differ")
+	}
+	return text, err
+}
+
+// signers opens private keys.
+func (p *program) signers(paths []string) ([]crypto.Signer, error) {
+	var out []crypto.Signer
+	for _, path := range paths {
+		pass, err := p.passphrase(path, false)
+		if err != nil {
+			return nil, err
+		}
+		s, err := p.parts.Keys.Open(path, pass)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
