@@ -52,12 +52,12 @@ var packages = map[string]pkg{
 	"internal/definition": {core, "fault gate release", "", "reading ashlar.yaml needs the text alone; what a build adds nothing to has the release's types"},
 	"internal/image":      {core, "fault", "", "an image is a value"},
 	"internal/release":    {core, "fault gate", "", "a release is a document, and which schedules can be is for those to say who read them"},
-	"internal/rollout":    {core, "fault", "", "deciding needs a reduced view of a release, which it declares itself"},
+	"internal/rollout":    {core, "fault gate", "", "deciding needs a reduced view of a release, which it declares itself"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
 	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
-	"internal/engine": {engines, "fault release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
+	"internal/engine": {engines, "fault gate release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
 	"internal/sim":    {engines, "fault release rollout record engine", "conformance", "a world made up around the real engine, used by tests and `ashlar simulate`"},
 	"internal/conformance": {engines, "fault release rollout record engine", "",
 		"the contracts of the engine's interfaces as tests: it names the interfaces and no implementation"},
@@ -85,7 +85,7 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image release rollout record trust api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft router store secret notary keyfile witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft prometheus router store secret notary keyfile witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":              {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},

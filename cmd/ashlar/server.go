@@ -110,7 +110,7 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, log: log}
 	s.secrets.garbage = s.garbage
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Log: log,
+		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{}, Log: log,
 	})
 	s.courier = s.newCourier()
 	return s, nil

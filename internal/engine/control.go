@@ -36,6 +36,11 @@ func (e *Engine) change(ctx context.Context, now time.Time, actor string, key Ke
 	m := e.memory(key)
 	m.Lock()
 	defer m.Unlock()
+	return e.changeLocked(ctx, now, actor, key, f)
+}
+
+// changeLocked is change with the environment's memory locked.
+func (e *Engine) changeLocked(ctx context.Context, now time.Time, actor string, key Key, f func(rollout.State) (rollout.State, []rollout.Event, error)) error {
 	state, version, err := e.Store.State(ctx, key)
 	if err != nil {
 		return fmt.Errorf("read the state of %s: %w", key, err)

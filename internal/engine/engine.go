@@ -27,6 +27,7 @@ type Config struct {
 	Platforms map[string]Platform // by the name that environments use
 	Router    Router
 	Artifacts Artifacts
+	Metrics   Metrics // nil: an analysis with queries never gets an answer
 	Log       *slog.Logger
 	Parallel  int // actions of one decision at a time; 0 means 4; 1 makes it deterministic
 
@@ -43,6 +44,9 @@ type Engine struct {
 	mu   sync.Mutex
 	envs map[Key]*memory
 	wake chan Key // environments that something was asked of
+
+	due      map[Key]bool  // environments whose rollback is to be rehearsed; guarded by mu
+	rehearse chan struct{} // capacity 1: due is not empty
 }
 
 // memory is what one process knows of an environment beyond its state: nothing
@@ -63,7 +67,7 @@ func New(c Config) *Engine {
 	if c.Decide == nil {
 		c.Decide = rollout.Decide
 	}
-	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64)}
+	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64), due: map[Key]bool{}, rehearse: make(chan struct{}, 1)}
 }
 
 func (e *Engine) memory(key Key) *memory {
@@ -79,6 +83,7 @@ func (e *Engine) memory(key Key) *memory {
 
 // Ticked is what a Tick found.
 type Ticked struct {
+	Ended   bool      // a rollout has ended
 	Busy    bool      // something changed or was done: look again at once
 	Wake    time.Time // look again at the latest; zero: only after a change
 	Waiting []string  // what is waited for, in words
@@ -103,6 +108,10 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	if err != nil {
 		return Ticked{}, err
 	}
+	seen.Metrics = e.ask(ctx, state.Questions())
+	if seen.Frozen, err = frozen(state, now); err != nil {
+		return Ticked{}, err
+	}
 	d := e.Decide(now, state, seen)
 	if len(d.Events) > 0 {
 		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events)); err != nil {
@@ -111,7 +120,8 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	}
 	m.forget(d.Next)
 	err = e.act(ctx, now, key, platform, m, d.Do)
-	return Ticked{Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
+	ended := d.Next.LastResult != state.LastResult
+	return Ticked{Ended: ended, Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
 }
 
 // observe gathers what there is to know. A part that does not answer is an error:

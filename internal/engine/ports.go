@@ -81,6 +81,21 @@ type Store interface {
 	Entries(ctx context.Context, env Key, from, to int64) ([]record.Entry, error)
 }
 
+// Metrics is where the values of an analysis' queries come from.
+type Metrics interface {
+	// Query evaluates an expression now at the server below base. found is false if
+	// there is no value. A server that does not answer is an error.
+	Query(ctx context.Context, base, expr string) (value float64, found bool, err error)
+}
+
+// Rehearser is what a platform may be able to do beside Platform: try out whether an
+// instance of a spec could be started now, short of starting it.
+type Rehearser interface {
+	// Rehearse says why an instance of the spec could not be started: a root that does
+	// not mount, a secret's version that is not there. nil: it could. It leaves nothing behind.
+	Rehearse(ctx context.Context, env Key, spec release.Spec) error
+}
+
 // Artifacts is where the bytes of releases are.
 type Artifacts interface {
 	// Check says whether every byte that an instance of the spec needs is on hand:

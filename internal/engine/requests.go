@@ -181,6 +181,9 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 	if err := e.inQuarantine(ctx, key, state, q.Kind, stored); err != nil {
 		return Begun{}, err
 	}
+	if err := thaw(now, key, q); err != nil {
+		return Begun{}, err
+	}
 	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
 		return Begun{}, err
 	}

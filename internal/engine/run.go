@@ -13,6 +13,9 @@ const (
 	lookAgain  = 5 * time.Second        // an idle environment is looked at this often, whatever was signalled
 	afterError = 250 * time.Millisecond // pause after a failed Tick; doubles
 	mostPause  = 5 * time.Second        //
+
+	rehearseAgain = time.Second     // when the environment was busy
+	rehearseEvery = 5 * time.Minute // that a rollback would work is tried out this often, and whenever a rollout has ended
 )
 
 // Wake has an environment looked at soon. It never blocks.
@@ -52,6 +55,9 @@ func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
 		follow(key)
 	}
 	changes := e.changes(ctx, &wg)
+	rehearsal := time.NewTicker(rehearseEvery)
+	defer rehearsal.Stop()
+	wg.Go(func() { e.rehearsals(ctx, now) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,6 +68,10 @@ func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
 		case <-changes:
 			for key := range signals {
 				signal(key)
+			}
+		case <-rehearsal.C:
+			for key := range signals {
+				e.rehearseSoon(key)
 			}
 		}
 	}
@@ -89,9 +99,51 @@ func (e *Engine) changes(ctx context.Context, wg *sync.WaitGroup) <-chan struct{
 	return merged
 }
 
+// rehearseSoon has it tried out soon whether a rollback would work. It never blocks.
+func (e *Engine) rehearseSoon(key Key) {
+	e.mu.Lock()
+	e.due[key] = true
+	e.mu.Unlock()
+	select {
+	case e.rehearse <- struct{}{}:
+	default: // it is on its way already
+	}
+}
+
+// rehearsals tries out rollbacks, one after the other, beside everything else.
+func (e *Engine) rehearsals(ctx context.Context, now func() time.Time) {
+	again := time.NewTimer(rehearseAgain)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.rehearse:
+		case <-again.C:
+		}
+		e.mu.Lock()
+		due := e.due
+		e.due = map[Key]bool{}
+		e.mu.Unlock()
+		for key := range due {
+			_, kept, err := e.tryOut(ctx, now(), key)
+			if err != nil && ctx.Err() == nil {
+				e.Log.Warn("whether a rollback would work could not be found out", "env", key.String(), "err", err)
+			}
+			if !kept && err == nil {
+				e.mu.Lock()
+				e.due[key] = true
+				e.mu.Unlock()
+				again.Reset(rehearseAgain)
+			}
+		}
+	}
+}
+
 // follow ticks one environment.
 func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, signal <-chan struct{}) {
 	pause := afterError
+	e.rehearseSoon(key)
 	for ctx.Err() == nil {
 		at := now()
 		ticked, err := e.Tick(ctx, at, key)
@@ -103,6 +155,9 @@ func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, sign
 			wait, pause = pause, min(2*pause, mostPause)
 		case ticked.Busy:
 			wait, pause = 0, afterError
+			if ticked.Ended {
+				e.rehearseSoon(key)
+			}
 		case !ticked.Wake.IsZero():
 			wait, pause = max(min(ticked.Wake.Sub(at), lookAgain), time.Millisecond), afterError
 		default:

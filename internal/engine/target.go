@@ -35,6 +35,18 @@ func strategyOf(r release.Rollout) rollout.Strategy {
 		Surge: r.Surge, Unavailable: r.Unavailable, Batch: r.Batch,
 		Bake: milliseconds(r.BakeMS), Deadline: milliseconds(r.DeadlineMS), Queue: r.Queue,
 	}
+	for _, w := range r.Freeze {
+		s.Freeze = append(s.Freeze, rollout.Window(w))
+	}
+	if a := r.Analysis; a != nil {
+		s.Analysis = &rollout.Analysis{
+			Requests: a.Requests, Errors: a.Errors, Slower: a.Slower, Quantile: a.Quantile,
+			Window: milliseconds(a.WindowMS), Prometheus: a.Prometheus,
+		}
+		for _, q := range a.Queries {
+			s.Analysis.Queries = append(s.Analysis.Queries, rollout.Query(q))
+		}
+	}
 	switch r.Strategy {
 	case rollout.Canary:
 		for _, step := range r.Steps {

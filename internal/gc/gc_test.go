@@ -234,7 +234,7 @@ func TestKeep(t *testing.T) {
 	for _, r := range got {
 		names = append(names, r.App+"/"+string(rune('0'+r.Number)))
 	}
-	want := []string{"shop/3", "shop/4", "shop/5", "shop/6", "shop/7", "shop/9", "other/2"}
+	want := []string{"shop/2", "shop/3", "shop/4", "shop/5", "shop/6", "shop/7", "shop/9", "other/2"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}

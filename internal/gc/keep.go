@@ -22,9 +22,9 @@ type Environment struct {
 }
 
 // Keep gives the releases that stay, each once and in the order given: what is
-// live, what a rollout in flight goes to and comes from, what any instance was
-// ordered by, the last known-good ones of each environment, and the newest of each
-// application.
+// live, what a rollout in flight goes to and comes from, what waits, what is kept warm,
+// what a rollback leads to, what any instance was ordered by, the last known-good ones of
+// each environment, and the newest of each application.
 func Keep(releases []Release, envs []Environment) []Release {
 	wanted := map[digest.Digest]bool{}
 	for _, e := range envs {
@@ -54,6 +54,15 @@ func roots(e Environment) []digest.Digest {
 		if r.From != nil {
 			out = append(out, r.From.Release)
 		}
+	}
+	for _, q := range s.Queue {
+		out = append(out, q.To.Release)
+	}
+	if s.Warm != nil {
+		out = append(out, s.Warm.Target.Release)
+	}
+	if to := s.RollbackTo(); to != "" {
+		out = append(out, to) // whatever Keep says: a rollback stays possible
 	}
 	for _, o := range s.Instances {
 		out = append(out, o.Release)

@@ -160,6 +160,11 @@ func (d *decider) untouched(r *Rollout) bool {
 func (d *decider) dequeue() {
 	for d.s.Rollout == nil && len(d.s.Queue) > 0 {
 		q := d.s.Queue[0].Request
+		if f := d.o.Frozen; f != nil && q.Kind == KindDeploy && !q.Force {
+			d.wakeAt(f.Until)
+			d.wait(Cause{What: "the freeze to end: " + f.Why, Since: d.s.Queue[0].At, Till: f.Until, Unblock: "the end of the freeze", Command: "ashlar deploy " + d.s.Env + " --force --reason ..."})
+			return
+		}
 		d.s.Queue = d.s.Queue[1:]
 		if len(d.s.Queue) == 0 {
 			d.s.Queue = nil

@@ -3,6 +3,8 @@ package rollout
 import (
 	"fmt"
 	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/gate"
 )
 
 // A canary lays all new instances beside the old and moves the traffic in stages.
@@ -81,20 +83,32 @@ func (d *decider) advanceShifting(r *Rollout) {
 	case r.StageAt.IsZero():
 		d.stageServed(r)
 	}
-	if !d.stageDone(r, st) {
+	finding, timeOver := d.analysed(r, r.StageAt, r.StageAt.Add(st.Pause))
+	if r.Step != Shifting || !d.stageDone(r, st) {
+		return
+	}
+	if finding.Verdict != gate.Pass {
+		if timeOver {
+			d.revert(Failure{What: "not enough evidence: " + finding.What, Blameless: true})
+		}
 		return
 	}
 	if !d.allReady(r) {
 		d.late(r, later(r.ProgressAt, r.StageAt.Add(st.Pause)))
 		return
 	}
-	d.nextStage(r, "the stage has what it asked for")
+	why := "the stage has what it asked for"
+	if finding.What != "" {
+		why = finding.What
+	}
+	d.nextStage(r, why)
 }
 
 // stageServed notes that the router serves the share of the stage at hand: its time
 // begins.
 func (d *decider) stageServed(r *Rollout) {
 	r.StageAt, r.ProgressAt = d.now, d.now
+	d.baseline(r)
 	d.event(Event{Kind: "rollout.stage", Release: r.To.Release, Reason: "the router acknowledged " + stageWords(r)})
 }
 

@@ -62,7 +62,7 @@ func (d *decider) obey(r *Rollout, verb string, said *Said) error {
 	case verb == VerbApprove && !r.wantsApproval():
 		return no("does not wait for an approval, it is %s", r.Step)
 	}
-	kind := map[string]string{VerbPause: "rollout.paused", VerbResume: "rollout.resumed-by", VerbApprove: "rollout.approved"}[verb]
+	kind := map[string]string{VerbPause: "rollout.paused", VerbResume: "rollout.unpaused", VerbApprove: "rollout.approved"}[verb]
 	switch verb {
 	case VerbPause:
 		r.Paused = said
@@ -118,4 +118,15 @@ func Lift(s State, actor string, release digest.Digest, reason string) (State, [
 	s = s.clone()
 	s.Quarantine = without(s.Quarantine, release)
 	return s, []Event{{Kind: "release.lifted", Release: release, Reason: reason, Data: map[string]string{"failed": q.Why}}}, nil
+}
+
+// Rehearsed remembers whether a rollback would work.
+func (s State) Rehearsed(r Readiness) (State, []Event) {
+	s = s.clone()
+	s.Readiness = &r
+	e := Event{Kind: "rollback.possible", Release: r.Release, Reason: "everything that it needs is on hand"}
+	if !r.OK {
+		e.Kind, e.Reason = "rollback.impossible", strings.Join(r.Why, "; ")
+	}
+	return s, []Event{e}
 }

@@ -90,6 +90,7 @@ func Decide(now time.Time, s State, o Observation) Decision {
 	d.advance()
 	d.dequeue()
 	d.orderMissing()
+	d.schedule()
 	d.sendOff()
 	d.start()
 	d.route()

@@ -50,6 +50,8 @@ func decideAndCheck(t *rapid.T, now time.Time, s rollout.State, o rollout.Observ
 	checkRoutes(t, d, o)
 	checkActions(t, d, o)
 	checkStep(t, s, o, d)
+	checkShares(t, d)
+	checkAlone(t, s, d)
 	return d
 }
 
@@ -137,6 +139,63 @@ func checkActions(t *rapid.T, d rollout.Decision, o rollout.Observation) {
 	}
 }
 
+// checkShares is the exactness of weights: whatever the numbers of instances, the new
+// get the stage's percentage.
+func checkShares(t *rapid.T, d rollout.Decision) {
+	r := d.Next.Rollout
+	if r == nil || r.Step != rollout.Shifting {
+		return
+	}
+	for _, s := range d.Next.Table.Services {
+		newer, older := 0, 0
+		for _, b := range s.Backends {
+			if b.Release == rollout.Short(r.To.Release) {
+				newer += b.Weight
+			} else {
+				older += b.Weight
+			}
+		}
+		mixed := newer > 0 && older > 0 && !rolls(r, s.Name)
+		if mixed && newer*(100-r.Share) != older*r.Share {
+			t.Fatalf("%s: weights %d of the new and %d of the old are not %d %%", s.Name, newer, older, r.Share)
+		}
+		if r.Share == 0 && newer > 0 && !strings.HasSuffix(s.Name, "@preview") && holds(r.From, s.Name) && mixed {
+			t.Fatalf("%s: the new ones get requests in a stage without weight", s.Name)
+		}
+	}
+}
+
+func rolls(r *rollout.Rollout, name string) bool { return r.To.Strategy.Kind == rollout.Rolling }
+
+func holds(t *rollout.Target, name string) bool {
+	return t != nil && slices.ContainsFunc(t.Components, func(c rollout.Component) bool { return c.Name == name })
+}
+
+// checkAlone is exclusiveness: nothing is ordered while something else holds what it
+// needs, and every holder of a singleton has a greater token than the one before.
+func checkAlone(t *rapid.T, s rollout.State, d rollout.Decision) {
+	before := map[string]bool{}
+	for _, o := range s.Instances {
+		before[o.ID] = true
+	}
+	for i, o := range d.Next.Instances {
+		if before[o.ID] || o.Leaving {
+			continue
+		}
+		if o.Fence != 0 && o.Fence <= s.Fences[o.Component] {
+			t.Fatalf("%s has the token %d, one before it had %d", o.ID, o.Fence, s.Fences[o.Component])
+		}
+		for j, other := range d.Next.Instances {
+			if i != j && slices.ContainsFunc(o.Volumes, func(v string) bool { return slices.Contains(other.Volumes, v) }) {
+				t.Fatalf("%s is ordered while %s holds its volume", o.ID, other.ID)
+			}
+			if i != j && o.Fence != 0 && other.Component == o.Component {
+				t.Fatalf("%s is ordered while %s is not gone", o.ID, other.ID)
+			}
+		}
+	}
+}
+
 // edges are the steps that may follow each other; "" is the end.
 var edges = map[rollout.Step][]rollout.Step{
 	rollout.Laying:    {rollout.Shifting, rollout.Switching, rollout.Reverting, ""},
@@ -152,13 +211,13 @@ var edges = map[rollout.Step][]rollout.Step{
 // ends once the router serves what the end says.
 func checkStep(t *rapid.T, s rollout.State, o rollout.Observation, d rollout.Decision) {
 	if s.Rollout == nil {
-		if d.Next.Rollout != nil {
+		if d.Next.Rollout != nil && len(s.Queue) == 0 {
 			t.Fatal("a rollout began by itself")
 		}
 		return
 	}
 	from, to := s.Rollout.Step, rollout.Step("")
-	if d.Next.Rollout != nil {
+	if d.Next.Rollout != nil && d.Next.Rollout.Number == s.Rollout.Number {
 		to = d.Next.Rollout.Step
 	}
 	acknowledged := o.Router.Generation == s.Table.Generation
@@ -172,7 +231,7 @@ func checkStep(t *rapid.T, s rollout.State, o rollout.Observation, d rollout.Dec
 		if d.Next.LastResult.Outcome != rollout.PutBack || d.Next.LastResult.Failure == nil {
 			t.Fatalf("%s ended %s", from, d.Next.LastResult.Outcome)
 		}
-		if !acknowledged || !slices.Equal(paths(d.Next.Table), paths(s.Table)) {
+		if !acknowledged || d.Next.Rollout == nil && !slices.Equal(paths(d.Next.Table), paths(s.Table)) {
 			t.Fatalf("it was put back, the routes were not: acknowledged %v, %s, then %s", acknowledged, s.Table, d.Next.Table)
 		}
 	}
@@ -191,13 +250,13 @@ var (
 	someComponents = []string{"api", "web", "worker"}
 	someSpecs      = []digest.Digest{digest.FromString("specA"), digest.FromString("specB")}
 	somePhases     = []rollout.Phase{rollout.Starting, rollout.Ready, rollout.Unready, rollout.Unknown, rollout.Stopping, rollout.Exited}
-	someSteps      = []rollout.Step{rollout.Laying, rollout.Switching, rollout.Draining, rollout.Retiring, rollout.Reverting}
+	someSteps      = []rollout.Step{rollout.Laying, rollout.Shifting, rollout.Switching, rollout.Draining, rollout.Baking, rollout.Retiring, rollout.Reverting}
 )
 
 func anyTarget(t *rapid.T, label string) rollout.Target {
 	n := rapid.IntRange(1, 9).Draw(t, label+" release")
-	out := rollout.Target{Release: digest.FromString(fmt.Sprint("release ", n)), Number: n, Platform: "local", Listen: "127.0.0.1:80", Strategy: rollout.Strategy{Kind: "blue-green"}}
-	for _, name := range someComponents {
+	out := rollout.Target{Release: digest.FromString(fmt.Sprint("release ", n)), Number: n, Platform: "local", Listen: "127.0.0.1:80", Strategy: anyStrategy(t)}
+	for i, name := range someComponents {
 		if !rapid.Bool().Draw(t, label+" has "+name) {
 			continue
 		}
@@ -205,6 +264,7 @@ func anyTarget(t *rapid.T, label string) rollout.Target {
 			Name: name, Spec: rapid.SampledFrom(someSpecs).Draw(t, name+" spec"), Replicas: rapid.IntRange(0, 3).Draw(t, name+" replicas"),
 			Start: anyDuration(t, "start"), Drain: anyDuration(t, "drain"), Grace: anyDuration(t, "grace"),
 		}
+		alter(t, &c, someComponents[:i])
 		if name != "worker" {
 			c.Route = &rollout.Route{Path: rapid.SampledFrom([]string{"/", "/a", "/b"}).Draw(t, name+" path"), Hold: time.Second}
 		}
@@ -212,6 +272,58 @@ func anyTarget(t *rapid.T, label string) rollout.Target {
 	}
 	return out
 }
+
+func anyStrategy(t *rapid.T) rollout.Strategy {
+	s := rollout.Strategy{Kind: rapid.SampledFrom([]string{rollout.BlueGreen, rollout.Canary, rollout.Rolling, rollout.Recreate}).Draw(t, "strategy")}
+	switch s.Kind {
+	case rollout.BlueGreen:
+		if rapid.Bool().Draw(t, "approve") {
+			s.Stages, s.Preview = []rollout.Stage{{Approve: true}}, "preview.example"
+		}
+		s.Warm = anyDuration(t, "warm")
+	case rollout.Canary:
+		for weight := rapid.IntRange(1, 100).Draw(t, "weight"); weight <= 100; weight += rapid.IntRange(20, 60).Draw(t, "more") {
+			s.Stages = append(s.Stages, rollout.Stage{Weight: weight, Pause: anyDuration(t, "pause"), Approve: rapid.IntRange(0, 3).Draw(t, "approve") == 0})
+		}
+	case rollout.Rolling:
+		s.Surge, s.Unavailable, s.Batch = rapid.IntRange(0, 2).Draw(t, "surge"), rapid.IntRange(0, 2).Draw(t, "unavailable"), rapid.IntRange(0, 2).Draw(t, "batch")
+		if s.Surge+s.Unavailable == 0 {
+			s.Surge = 1
+		}
+	}
+	s.Bake = anyDuration(t, "bake")
+	return s
+}
+
+// alter gives a component a kind, needs among those before it, a volume, hooks.
+func alter(t *rapid.T, c *rollout.Component, before []string) {
+	switch rapid.IntRange(0, 7).Draw(t, c.Name+" is special") {
+	case 0:
+		c.Volumes, c.Replicas = []string{"data of " + c.Name}, 1
+	case 1:
+		if c.Name == "worker" {
+			c.Kind, c.Replicas = rollout.KindSingleton, 1
+		}
+	case 2:
+		if c.Name == "worker" {
+			c.Kind = rollout.KindWorker
+		}
+	case 3:
+		c.Hooks = []rollout.Hook{{When: rollout.HookBefore, Spec: "hook of " + c.Spec, Timeout: 5 * time.Second}}
+	case 4:
+		c.Hooks = []rollout.Hook{{When: rollout.HookAfter, Spec: "hook of " + c.Spec, Timeout: 5 * time.Second}, {When: rollout.HookRollback, Spec: "back of " + c.Spec, Timeout: 5 * time.Second}}
+	}
+	if c.Kind != "" || len(c.Volumes) > 0 {
+		c.Spec = variant(c.Spec) // one spec is one kind of component
+	}
+	for _, name := range before {
+		if rapid.IntRange(0, 2).Draw(t, c.Name+" needs "+name) == 0 {
+			c.Needs = append(c.Needs, name)
+		}
+	}
+}
+
+func variant(spec digest.Digest) digest.Digest { return digest.FromString("special " + string(spec)) }
 
 func anyDuration(t *rapid.T, label string) time.Duration {
 	return time.Duration(rapid.IntRange(0, 20).Draw(t, label)) * 500 * time.Millisecond
@@ -231,9 +343,14 @@ func anyState(t *rapid.T) rollout.State {
 		s.Current = &c
 	}
 	if rapid.Bool().Draw(t, "in flight") {
-		r := rollout.Rollout{Number: 7, Kind: rollout.KindDeploy, From: s.Current, To: anyTarget(t, "to"), Step: rapid.SampledFrom(someSteps).Draw(t, "step"), StepAt: midnight, StartedAt: midnight}
+		r := rollout.Rollout{Number: 7, Kind: rollout.KindDeploy, From: s.Current, To: anyTarget(t, "to"), Step: rapid.SampledFrom(someSteps).Draw(t, "step"), StepAt: midnight, StartedAt: midnight, ProgressAt: midnight}
+		r.Wave, r.StageAt = rapid.IntRange(0, 2).Draw(t, "wave"), anyTime(t, "stage at")
+		if n := len(r.To.Strategy.Stages); n > 0 {
+			r.Stage = rapid.IntRange(0, n-1).Draw(t, "stage")
+			r.Share = r.To.Strategy.Stages[r.Stage].Weight
+		}
 		switch r.Step {
-		case rollout.Draining, rollout.Retiring:
+		case rollout.Draining, rollout.Baking, rollout.Retiring:
 			r.DrainTill, r.SwitchAt = anyTime(t, "drain till"), midnight
 			s.Current = &r.To
 		case rollout.Reverting:
@@ -246,7 +363,7 @@ func anyState(t *rapid.T) rollout.State {
 		s.Instances = append(s.Instances, rollout.Order{
 			Instance: rollout.Instance{
 				ID: fmt.Sprintf("shop-prod-%s-%d", name, i+1), Component: name,
-				Release: digest.FromString("release 1"), Spec: rapid.SampledFrom(someSpecs).Draw(t, "spec"),
+				Release: digest.FromString("release 1"), Spec: rapid.SampledFrom(append(someSpecs, variant(someSpecs[0]))).Draw(t, "spec"),
 			},
 			OrderedAt: midnight.Add(-anyDuration(t, "age")), Start: anyDuration(t, "start"), Drain: anyDuration(t, "drain"), Grace: anyDuration(t, "grace"),
 			Seen: rapid.Bool().Draw(t, "seen"), Served: rapid.Bool().Draw(t, "served"), Unready: anyTime(t, "unready"),

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,8 +12,10 @@ import (
 // migrations, smoke tests. Each runs once in a rollout, in the order in which they
 // are declared; how it ended, with its last lines, is in the record.
 
-// tailLines is how many of a hook's last output lines the record keeps.
-const tailLines = 10
+const (
+	tailLines   = 10               // last output lines of a hook that the record keeps
+	hookTimeout = 10 * time.Minute // of a hook that declares none
+)
 
 // HookKey names a run of a component's hook within a rollout.
 func HookKey(component, when string, index int) string {
@@ -28,13 +31,14 @@ func (d *decider) hooked(r *Rollout, t *Target, w want, when string) bool {
 		}
 		key := HookKey(w.Name, when, i)
 		run, begun := r.Hooks[key]
+		limit := cmp.Or(h.Timeout, hookTimeout)
 		switch {
 		case begun && run.Failure != nil && when != HookRollback:
 			return false // it is being put back
 		case begun && !run.EndedAt.IsZero():
 			continue
 		case begun:
-			till := run.StartedAt.Add(h.Timeout)
+			till := run.StartedAt.Add(limit)
 			d.wait(Cause{What: fmt.Sprintf("%s: the hook %s to end, until %s", w.Name, when, till.UTC().Format(time.TimeOnly)), Since: run.StartedAt, Till: till})
 			d.wakeAt(till)
 		case !d.mayRun(w):
@@ -42,7 +46,7 @@ func (d *decider) hooked(r *Rollout, t *Target, w want, when string) bool {
 		default:
 			o := Order{
 				Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: t.Release, Spec: h.Spec, Hook: when},
-				OrderedAt: d.now, Start: h.Timeout, Grace: w.Grace, Volumes: w.Volumes,
+				OrderedAt: d.now, Start: limit, Grace: w.Grace, Volumes: w.Volumes,
 			}
 			d.add(o)
 			r.Hooks = with(r.Hooks, key, HookRun{Instance: o.ID, StartedAt: d.now})
@@ -138,13 +142,15 @@ func (d *decider) lookAtJob(o *Order, in *Observed) {
 		d.jobEnded(o, &Failure{What: "is gone: the platform no longer has it"}, nil)
 	case in == nil && d.o.Attempts[o.ID].Count >= startAttempts:
 		d.jobEnded(o, &Failure{What: "could not be started: " + d.o.Attempts[o.ID].Last}, nil)
-	case !d.now.Before(o.OrderedAt.Add(o.Start)):
+	case o.Start > 0 && !d.now.Before(o.OrderedAt.Add(o.Start)):
 		d.jobEnded(o, &Failure{What: "did not end within " + o.Start.String()}, in)
 	default:
 		if in != nil {
 			d.markSeen(o)
 		}
-		d.wakeAt(o.OrderedAt.Add(o.Start))
+		if o.Start > 0 {
+			d.wakeAt(o.OrderedAt.Add(o.Start))
+		}
 	}
 }
 
@@ -194,6 +200,7 @@ func (d *decider) jobEnded(o *Order, f *Failure, in *Observed) {
 
 // endHooks ends what hooks of a rollout still run when it is put back.
 func (d *decider) endHooks(r *Rollout) {
+	d.endJobs(r.From, "the rollout is put back")
 	for i := range d.s.Instances {
 		o := &d.s.Instances[i]
 		if o.Hook == "" || o.Hook == HookSchedule || o.Leaving {

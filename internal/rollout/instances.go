@@ -142,7 +142,12 @@ func (d *decider) prepared(w want) bool {
 	if r == nil || r.Step == Reverting || r.Step == Retiring || w.target.Release != r.To.Release || how(r, w.Name) == carried {
 		return true
 	}
-	return d.hooked(r, &r.To, w, HookBefore)
+	for i, h := range w.Hooks {
+		if run := r.Hooks[HookKey(w.Name, HookBefore, i)]; h.When == HookBefore && (run.EndedAt.IsZero() || run.Failure != nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // broughtBy says whether a want is the rollout's own, which no past failure of

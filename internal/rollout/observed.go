@@ -59,6 +59,14 @@ type Observation struct {
 	Router    RouterStatus       // what the data plane acknowledges
 	Attempts  map[string]Attempt // instance ID to the failed attempts to start it, those this process made
 	Refused   *Refused           // the last table that the router refused for good; nil: none
+	Metrics   map[string]Metric  // by expression: answers to State.Questions
+	Frozen    *Frozen            // why the first that waits may not begin now; nil: it may
+}
+
+// Frozen is a window in which nothing is deployed.
+type Frozen struct {
+	Until time.Time
+	Why   string // in words
 }
 
 // Attempt is the memory of starts of one instance that the platform reported as failed.

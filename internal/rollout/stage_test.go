@@ -38,6 +38,9 @@ func newStage() *stage {
 // run obeys one command:
 //
 //	begin deploy release 2: web=specB x2 route / drain 5s; db=specC   (x1, start 10s, drain 5s, grace 5s, not routed)
+//	begin deploy release 2 canary stage 10 pause 1m stage 50 approve: web=specB   by a strategy, see strategy; also queue or supersede
+//	control approve "words"              what a person says: approve, pause, resume, abort
+//	traffic web 2 requests 100 errors 5 each 20ms   what the router has counted so far of a release
 //	begin rollback release 1             to a release that was described before
 //	begin down                           to nothing
 //	rollback to                          which release a rollback without an argument would lead to
@@ -81,6 +84,10 @@ func (st *stage) run(line string) ([]string, error) {
 			}
 		}
 		return nil, nil
+	case "control":
+		return st.control(rest)
+	case "traffic":
+		return nil, st.traffic(rest)
 	case "advance":
 		d, err := time.ParseDuration(rest[0])
 		st.now = st.now.Add(d)
@@ -107,15 +114,19 @@ func (st *stage) begin(line string, words []string) ([]string, error) {
 			q.To = rollout.Target{Release: c.Release, Number: c.Number, Platform: c.Platform, Strategy: c.Strategy}
 		}
 	case strings.Contains(line, ":"):
-		number, err := strconv.Atoi(strings.TrimSuffix(words[2], ":"))
+		head, components, _ := strings.Cut(line, ": ")
+		words = strings.Fields(head)[1:]
+		number, err := strconv.Atoi(words[2])
 		if err != nil {
 			return nil, err
 		}
-		_, components, _ := strings.Cut(line, ":")
 		if q.To, err = target(number, components); err != nil {
 			return nil, err
 		}
-		st.known[q.To.Release], st.names[q.To.Release] = q.To, "release "+words[2][:len(words[2])-1]
+		if err := strategy(&q, words[3:]); err != nil {
+			return nil, err
+		}
+		st.known[q.To.Release], st.names[q.To.Release] = q.To, "release "+words[2]
 	default:
 		q.To = st.known[digest.FromString("release "+words[2])]
 	}
@@ -155,6 +166,31 @@ func target(number int, components string) (rollout.Target, error) {
 			case "grace":
 				i++
 				c.Grace, err = time.ParseDuration(words[i])
+			case "tcp":
+				i++
+				c.Route = &rollout.Route{Hold: time.Second}
+				c.Route.TCP, err = strconv.Atoi(words[i])
+			case "volume":
+				i++
+				c.Volumes = append(c.Volumes, words[i])
+			case "needs":
+				i++
+				c.Needs = append(c.Needs, words[i])
+			case "hook": // before 30s
+				h := rollout.Hook{When: words[i+1], Spec: digest.FromString(spec + " " + words[i+1])}
+				h.Timeout, err = time.ParseDuration(words[i+2])
+				c.Hooks = append(c.Hooks, h)
+				i += 2
+			case "schema": // NAME reads MIN to MAX writes N leaves N
+				x := rollout.Schema{Name: words[i+1]}
+				_, err = fmt.Sscanf(strings.Join(words[i+2:i+10], " "), "reads %d to %d writes %d leaves %d", &x.Min, &x.Max, &x.Writes, &x.Leaves)
+				c.Schemas = append(c.Schemas, x)
+				i += 9
+			case rollout.KindWorker, rollout.KindSingleton:
+				c.Kind = words[i]
+			case "every": // minute
+				i++
+				c.Kind, c.Schedule = rollout.KindJob, "* * * * *"
 			default:
 				c.Replicas, err = strconv.Atoi(strings.TrimPrefix(words[i], "x"))
 			}
@@ -165,6 +201,120 @@ func target(number int, components string) (rollout.Target, error) {
 		t.Components = append(t.Components, c)
 	}
 	return t, nil
+}
+
+// strategy reads "canary stage 10 pause 1m stage 50 approve bake 1m".
+func strategy(q *rollout.Request, words []string) error {
+	s := &q.To.Strategy
+	for i := 0; i < len(words); i++ {
+		var err error
+		number := func(n *int) { i++; *n, err = strconv.Atoi(words[i]) }
+		duration := func(d *time.Duration) { i++; *d, err = time.ParseDuration(words[i]) }
+		analysis := func() *rollout.Analysis {
+			if s.Analysis == nil {
+				s.Analysis = &rollout.Analysis{Window: time.Minute}
+			}
+			return s.Analysis
+		}
+		last := func() *rollout.Stage {
+			if len(s.Stages) == 0 {
+				s.Stages = []rollout.Stage{{}}
+			}
+			return &s.Stages[len(s.Stages)-1]
+		}
+		switch words[i] {
+		case "stage":
+			s.Stages = append(s.Stages, rollout.Stage{})
+			number(&last().Weight)
+		case "pause":
+			duration(&last().Pause)
+		case "approve":
+			last().Approve = true
+		case "preview":
+			i++
+			last()
+			s.Preview = words[i]
+		case "warm":
+			duration(&s.Warm)
+		case "bake":
+			duration(&s.Bake)
+		case "deadline":
+			duration(&s.Deadline)
+		case "surge":
+			number(&s.Surge)
+		case "unavailable":
+			number(&s.Unavailable)
+		case "batch":
+			number(&s.Batch)
+		case "requests":
+			number(&analysis().Requests)
+		case "errors":
+			i++
+			analysis().Errors = words[i]
+		case "slower": // FACTOR at PER-MILLE
+			analysis().Slower = words[i+1]
+			i += 2
+			number(&analysis().Quantile)
+		case "window":
+			duration(&analysis().Window)
+		case "cookie", "header":
+			s.Match = &rollout.Match{Value: words[i+2]}
+			if words[i] == "cookie" {
+				s.Match.Cookie = words[i+1]
+			} else {
+				s.Match.Header = words[i+1]
+			}
+			i += 2
+		case "sticky":
+			i++
+			s.Sticky = words[i]
+		case "queue":
+			q.Queue = true
+		case "supersede":
+			q.Supersede = true
+		case "force":
+			q.Force = true
+		case "coalesce", "serialise", "verify":
+			s.Queue = words[i]
+		default:
+			s.Kind = words[i]
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// control is what the engine does when a person says something.
+func (st *stage) control(words []string) ([]string, error) {
+	c := rollout.Command{Verb: words[0]}
+	if len(words) > 1 {
+		c.Reason = words[1]
+	}
+	next, events, err := rollout.Control(st.now, st.state, "dana", c)
+	if err != nil {
+		return strings.Split("refused: "+err.Error(), "\n"), nil
+	}
+	st.state = clone(next)
+	return st.tell(rollout.Decision{Events: events}), nil
+}
+
+// traffic sets what the router has counted for a service's backends of a release.
+func (st *stage) traffic(words []string) error {
+	t := rollout.Traffic{Latency: make([]int64, len(rollout.LatencyBounds)+1)}
+	var each string
+	if _, err := fmt.Sscanf(strings.Join(words[2:], " "), "requests %d errors %d each %s", &t.Requests, &t.Errors, &each); err != nil {
+		return err
+	}
+	took, err := time.ParseDuration(each)
+	class, _ := slices.BinarySearch(rollout.LatencyBounds, took)
+	t.Latency[class] = t.Requests
+	if st.seen.Router.Traffic == nil {
+		st.seen.Router.Traffic = map[string]rollout.Traffic{}
+	}
+	st.seen.Router.Traffic[rollout.TrafficKey(words[0], rollout.Short(digest.FromString("release "+words[1])))] = t
+	return err
 }
 
 // observe changes what the platform reports: instances, then a phase, then details.
@@ -179,6 +329,9 @@ func (st *stage) observe(words []string) error {
 	for _, id := range ids {
 		at := slices.IndexFunc(st.seen.Instances, func(in rollout.Observed) bool { return in.ID == id })
 		if words[0] == "gone" {
+			if at < 0 {
+				return fmt.Errorf("%s is not there", id)
+			}
 			st.seen.Instances = slices.Delete(st.seen.Instances, at, at+1)
 			delete(st.seen.Router.InFlight, id)
 			continue
@@ -320,6 +473,18 @@ func (st *stage) remembered() []string {
 			words += ", leaving"
 		}
 		out = append(out, words)
+	}
+	if s.Warm != nil {
+		out = append(out, fmt.Sprintf("warm: release %d until %s", s.Warm.Target.Number, s.Warm.Till.Format(time.TimeOnly)))
+	}
+	for _, q := range s.Queue {
+		out = append(out, fmt.Sprintf("waits: %s of release %d", q.Kind, q.To.Number))
+	}
+	for _, d := range slices.Sorted(maps.Keys(s.Quarantine)) {
+		out = append(out, "quarantine: "+name(d))
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.Data)) {
+		out = append(out, fmt.Sprintf("data: %s may have version %d", n, s.Data[n]))
 	}
 	if len(s.KnownGood) > 0 {
 		var good []string

@@ -54,8 +54,9 @@ type Quarantined struct {
 
 // Job is the memory of a scheduled job.
 type Job struct {
-	Next time.Time `json:"next"`           // when it runs again
-	Last *HookRun  `json:"last,omitempty"` // how it went the last time
+	Schedule string    `json:"schedule"`       // by which Next was found
+	Next     time.Time `json:"next"`           // when it runs again
+	Last     *HookRun  `json:"last,omitempty"` // how it went the last time
 }
 
 // Readiness says whether a rollback would work.
@@ -131,6 +132,7 @@ type Rollout struct {
 	ProgressAt time.Time          `json:"progressAt,omitzero"` // when something last went forward
 	Rolls      map[string]Roll    `json:"rolls,omitempty"`     // by component that is replaced a few at a time
 	Hooks      map[string]HookRun `json:"hooks,omitempty"`     // by HookKey: those that were begun
+	Baseline   map[string]Traffic `json:"baseline,omitempty"`  // by TrafficKey: the counters when the stage or the bake began
 }
 
 // Said is what a person said of a rollout.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/gate"
 )
 
 // advance moves the rollout in flight on, as far as the observation allows: one
@@ -91,6 +93,10 @@ func (d *decider) allReady(r *Rollout) bool {
 		if c.Kind == KindJob || from != nil && c.Replicas <= from.Replicas || !d.reached(r, c.Name) {
 			continue // carried over as it is, or not yet its turn
 		}
+		if how(r, c.Name) != carried && r.Step == Laying && !d.hooked(r, &r.To, want{Component: c, target: &r.To, alone: how(r, c.Name) == replaced || c.alone(r.To.Strategy)}, HookBefore) {
+			all = false
+			continue
+		}
 		if how(r, c.Name) == rolled && r.Step == Laying {
 			if !d.roll(r, c.Name) {
 				all = false
@@ -145,6 +151,7 @@ func (d *decider) live(r *Rollout) {
 	r.DrainTill = d.now.Add(longestDrain(r.From))
 	d.s.Current = &r.To
 	d.written(&r.To)
+	d.baseline(r)
 	d.event(Event{Kind: "release.live", Release: r.To.Release, Reason: "the router serves the new instances"})
 	d.enter(r, Draining, "the router acknowledged the new routes")
 }
@@ -203,12 +210,21 @@ func (d *decider) advanceBaking(r *Rollout) {
 	if !hooked {
 		return
 	}
+	finding, timeOver := d.analysed(r, r.SwitchAt, r.BakeTill)
+	if r.Step != Baking {
+		return
+	}
 	if r.Kind == KindDeploy && d.now.Before(r.BakeTill) {
 		d.wakeAt(r.BakeTill)
 		d.wait(Cause{What: "the new release to prove itself until " + r.BakeTill.UTC().Format(time.TimeOnly), Since: r.SwitchAt, Till: r.BakeTill})
 		return
 	}
-	d.retire(r, "the new release has proven itself", true)
+	switch {
+	case finding.Verdict == gate.Pass:
+		d.retire(r, "the new release has proven itself", true)
+	case timeOver:
+		d.retire(r, "it stays live and does not count as proven: not enough evidence: "+finding.What, false)
+	}
 }
 
 // retire lets the old instances go. There is no way back any more.
@@ -221,6 +237,7 @@ func (d *decider) retire(r *Rollout, why string, proven bool) {
 		d.s.KnownGood = slices.DeleteFunc(d.s.KnownGood, func(g digest.Digest) bool { return g == r.From.Release })
 	}
 	d.keepWarm(r)
+	d.endJobs(&r.To, fmt.Sprintf("release %d has no such job", r.To.Number))
 	for i := range d.s.Instances {
 		o := &d.s.Instances[i]
 		if o.Leaving || o.Hook != "" || r.To.find(o.Component, o.Spec) != nil || d.s.Warm != nil && d.s.Warm.Target.find(o.Component, o.Spec) != nil {
@@ -291,7 +308,7 @@ func (d *decider) restored(r *Rollout) bool {
 // follow in the same decision, and the new instances leave once they are unrouted.
 func (d *decider) revert(f Failure) {
 	r := d.s.Rollout
-	if r == nil || r.Step == Reverting {
+	if r == nil || r.Step == Reverting || r.Step == Retiring {
 		return
 	}
 	r.Failure, r.Paused = &f, nil

@@ -1,11 +1,13 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/gate"
 )
 
 // method is how one component gets from one target to the next, which follows from
@@ -103,6 +105,10 @@ func check(s State, q Request) error {
 		return fault.New(fault.Invalid, "components need each other in a circle: %s", loop).Mend("take one of them out of needs:")
 	}
 	for _, c := range q.To.Components {
+		if old := s.Current.find(c.Name, c.Spec); old != nil && cmp.Or(old.Kind, KindService) != cmp.Or(c.Kind, KindService) {
+			return fault.New(fault.Invalid, "component %s becomes a %s and nothing else of it changes", c.Name, cmp.Or(c.Kind, KindService)).
+				Mend("change its program as well: what runs would be two things at once")
+		}
 		if bad := checkComponent(c, st); bad != "" {
 			return fault.New(fault.Invalid, "component %s: %s", c.Name, bad)
 		}
@@ -119,6 +125,11 @@ func checkComponent(c Component, st Strategy) string {
 		return "it is declared more than once and may run only once at a time"
 	case c.Route != nil && c.Kind != "" && c.Kind != KindService:
 		return "a " + c.Kind + " has no route"
+	}
+	if c.Kind == KindJob {
+		if _, err := gate.ParseSchedule(c.Schedule); err != nil {
+			return fault.Of(err).What
+		}
 	}
 	for _, h := range c.Hooks {
 		if len(c.Volumes) > 0 && h.When != HookBefore {

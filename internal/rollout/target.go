@@ -36,6 +36,38 @@ type Strategy struct {
 	Bake     time.Duration `json:"bake,omitempty"`     // after the switch, before the release counts as proven
 	Deadline time.Duration `json:"deadline,omitempty"` // without progress for so long it is put back; 0: 10 minutes
 	Queue    string        `json:"queue,omitempty"`    // QueueRefuse when empty
+	Analysis *Analysis     `json:"analysis,omitempty"` // at each stage and while baking; nil: none
+	Freeze   []Window      `json:"freeze,omitempty"`   // when nothing is deployed by itself
+}
+
+// Analysis is what the new release's traffic and metrics have to keep to. See
+// package gate.
+type Analysis struct {
+	Requests   int           `json:"requests"`             // of the new that there have to be
+	Errors     string        `json:"errors,omitempty"`     // most share of errors, a decimal percentage
+	Slower     string        `json:"slower,omitempty"`     // most that the quantile may be of the old one's, a decimal factor
+	Quantile   int           `json:"quantile,omitempty"`   // per mille
+	Window     time.Duration `json:"window"`               // how long evidence is waited for
+	Prometheus string        `json:"prometheus,omitempty"` // base URL
+	Queries    []Query       `json:"queries,omitempty"`
+}
+
+// Query is one query of Prometheus with the bounds of its value. $new and $old in
+// Expr stand for the two releases, as [Short] gives them.
+type Query struct {
+	Name string `json:"name"`
+	Expr string `json:"expr"`
+	Min  string `json:"min,omitempty"` // decimal; empty: no bound
+	Max  string `json:"max,omitempty"` // decimal; empty: no bound
+}
+
+// Window is a time in which nothing is deployed, as gate.Window has it.
+type Window struct {
+	Days  []string `json:"days,omitempty"`
+	From  string   `json:"from"`
+	To    string   `json:"to"`
+	Zone  string   `json:"zone"`
+	Until string   `json:"until,omitempty"`
 }
 
 // The kinds of strategies.

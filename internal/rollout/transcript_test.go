@@ -17,7 +17,7 @@ var rewrite = flag.Bool("rewrite", false, "write what happened into testdata/*.t
 
 // TestTranscripts plays testdata/*.txt. A line that begins with # is for the
 // reader, any other that is not indented is a command (see stage.run), and the
-// indented lines below it are what came of it. Read blue-green.txt first.
+// indented lines below it are what came of it. Read canary.txt first.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 10 {

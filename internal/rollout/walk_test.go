@@ -47,10 +47,16 @@ func TestFaultyWalk(t *testing.T) {
 		for n := range rapid.IntRange(5, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "what happens") {
 			case 0:
+				to := anyTarget(t, fmt.Sprint("deploy ", n+1))
+				to.Release, to.Number = digest.FromString(fmt.Sprint("release ", n+1)), n+1
 				if w.state.Rollout == nil {
-					to := anyTarget(t, fmt.Sprint("deploy ", n+1))
-					to.Release, to.Number = digest.FromString(fmt.Sprint("release ", n+1)), n+1
 					w.begin(t, rollout.KindDeploy, to)
+					break
+				}
+				w.draw(t, &to)
+				q := rollout.Request{Kind: rollout.KindDeploy, To: to, Actor: "dana", Queue: rapid.Bool().Draw(t, "queue"), Supersede: rapid.Bool().Draw(t, "supersede")}
+				if next, _, err := rollout.Begin(w.now, w.state, q); err == nil {
+					w.state = clone(next)
 				}
 			case 1: // the server is killed before the commit
 				decideAndCheck(t, w.now, w.state, w.seen())
@@ -59,6 +65,11 @@ func TestFaultyWalk(t *testing.T) {
 			case 3: // an instance fails
 				if ids := w.ids(); len(ids) > 0 {
 					w.units[rapid.SampledFrom(ids).Draw(t, "who")].phase = rapid.SampledFrom(somePhases).Draw(t, "phase")
+				}
+			case 5: // a person says something, which may not fit
+				verb := rapid.SampledFrom([]string{rollout.VerbPause, rollout.VerbResume, rollout.VerbApprove, rollout.VerbAbort}).Draw(t, "verb")
+				if next, _, err := rollout.Control(w.now, w.state, "dana", rollout.Command{Verb: verb}); err == nil {
+					w.state = clone(next)
 				}
 			case 4: // the router is replaced by one without a table
 				if rapid.Bool().Draw(t, "forgets") {
@@ -98,21 +109,56 @@ func newWalk() *walk {
 // begin begins a rollout and says whether its new programs work. Which do is drawn
 // once for each spec.
 func (w *walk) begin(t *rapid.T, kind string, to rollout.Target) bool {
+	w.draw(t, &to)
+	live := found{w.state.Current}
+	next, events, err := rollout.Begin(w.now, w.state, rollout.Request{Kind: kind, To: to, Actor: "dana"})
+	if err != nil || len(events) < 1 {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	w.state = clone(next)
+	return !slices.ContainsFunc(to.Components, func(c rollout.Component) bool {
+		runs := live.find(c) // its hooks do not run again
+		return c.Replicas > 0 && w.broken[c.Spec] || !runs && slices.ContainsFunc(c.Hooks, func(h rollout.Hook) bool { return h.When != rollout.HookRollback && w.broken[h.Spec] })
+	})
+}
+
+// draw draws which programs of a target work.
+func (w *walk) draw(t *rapid.T, to *rollout.Target) {
 	for i := range to.Components {
 		c := &to.Components[i]
 		c.Start += 100 * time.Millisecond // a start time of nothing is nobody's
 		// A spec is what a component is in one release or in several, never shared between components.
-		c.Spec = digest.FromString(c.Name + string(c.Spec))
+		c.Spec = digest.FromString(c.Name + c.Kind + string(c.Spec))
 		if _, drawn := w.broken[c.Spec]; !drawn {
 			w.broken[c.Spec] = rapid.IntRange(0, 3).Draw(t, "broken") == 0
 		}
+		for j := range c.Hooks {
+			h := &c.Hooks[j]
+			h.Spec = digest.FromString(c.Name + h.When + string(h.Spec))
+			if _, drawn := w.broken[h.Spec]; !drawn {
+				w.broken[h.Spec] = rapid.IntRange(0, 9).Draw(t, "hook broken") == 0
+			}
+		}
 	}
-	next, events, err := rollout.Begin(w.now, w.state, rollout.Request{Kind: kind, To: to, Actor: "dana"})
+}
+
+// found finds components of a target.
+type found struct{ *rollout.Target }
+
+func (f found) find(c rollout.Component) bool {
+	return f.Target != nil && slices.ContainsFunc(f.Components, func(o rollout.Component) bool { return o.Name == c.Name && o.Spec == c.Spec })
+}
+
+// approve is a person who approves whatever waits for it.
+func (w *walk) approve(t *rapid.T, d rollout.Decision) {
+	if !slices.ContainsFunc(d.Why, func(c rollout.Cause) bool { return c.Unblock == "an approval" }) {
+		return
+	}
+	next, events, err := rollout.Control(w.now, w.state, "dana", rollout.Command{Verb: rollout.VerbApprove})
 	if err != nil || len(events) != 1 {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
 	w.state = clone(next)
-	return !slices.ContainsFunc(to.Components, func(c rollout.Component) bool { return c.Replicas > 0 && w.broken[c.Spec] })
 }
 
 // step is one decision, and doing all of it.
@@ -144,6 +190,8 @@ func (w *walk) step(t *rapid.T) rollout.Decision {
 		u := w.units[id]
 		switch {
 		case u.phase != rollout.Starting:
+		case u.Hook != "" && !w.broken[u.Spec]:
+			u.phase = rollout.Exited
 		case !w.broken[u.Spec]:
 			u.phase = rollout.Ready
 		case rapid.Bool().Draw(t, "it ends"):
@@ -159,8 +207,9 @@ func (w *walk) untilEnd(t *rapid.T) {
 	end := w.now.Add(5 * time.Minute)
 	for w.state.Rollout != nil {
 		d := w.step(t)
+		w.approve(t, d)
 		if w.now.After(end) {
-			t.Fatalf("rollout %d is still %s, waiting for %v", w.state.Rollout.Number, w.state.Rollout.Step, d.Waiting)
+			t.Fatalf("%s\nrollout %d is still %s, waiting for %v", marshal(w.state), w.state.Rollout.Number, w.state.Rollout.Step, d.Waiting)
 		}
 		w.pass(d)
 	}
@@ -210,6 +259,9 @@ func (w *walk) seen() rollout.Observation {
 		o.Instances = append(o.Instances, rollout.Observed{
 			ID: id, Component: u.Component, Release: u.Release, Spec: u.Spec, Phase: u.phase, Address: id + ":1", StartedAt: u.started,
 		})
+		if u.Hook != "" && u.phase == rollout.Exited && !w.broken[u.Spec] {
+			o.Instances[len(o.Instances)-1].Exit = &rollout.Exit{}
+		}
 		if w.now.Before(w.flight[id]) {
 			o.Router.InFlight[id] = 1
 		}
