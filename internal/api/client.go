@@ -16,6 +16,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 // Client talks to the server of a run directory. It is safe for concurrent use.
@@ -78,6 +79,36 @@ func (c *Client) Rollback(ctx context.Context, q BeginRequest) (Begun, error) {
 func (c *Client) Down(ctx context.Context, q BeginRequest) (Begun, error) {
 	var out Begun
 	return out, c.post(ctx, "/v1/down", q, &out)
+}
+
+// Control says a word to the rollout in flight, or retries the last one.
+func (c *Client) Control(ctx context.Context, q ControlRequest) (Begun, error) {
+	var out Begun
+	return out, c.post(ctx, "/v1/rollout", q, &out)
+}
+
+// InFlight gives the rollout in flight; a fault of kind NotFound if there is none.
+func (c *Client) InFlight(ctx context.Context, app, env string) (Begun, error) {
+	var out Begun
+	return out, c.get(ctx, "/v1/rollout", url.Values{"app": {app}, "env": {env}}, &out)
+}
+
+// Why tells what an environment waits for.
+func (c *Client) Why(ctx context.Context, app, env string) ([]rollout.Cause, error) {
+	var out []rollout.Cause
+	return out, c.get(ctx, "/v1/why", url.Values{"app": {app}, "env": {env}}, &out)
+}
+
+// Quarantine lists an application's releases that failed.
+func (c *Client) Quarantine(ctx context.Context, app string) ([]Quarantined, error) {
+	var out []Quarantined
+	return out, c.get(ctx, "/v1/quarantine", url.Values{"app": {app}}, &out)
+}
+
+// Lift ends the quarantine of a release.
+func (c *Client) Lift(ctx context.Context, q LiftRequest) (Lifted, error) {
+	var out Lifted
+	return out, c.post(ctx, "/v1/quarantine/lift", q, &out)
 }
 
 // Environments lists every environment of the server.

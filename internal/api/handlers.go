@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
@@ -11,6 +12,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 func (s *Server) addRelease(ctx context.Context, r request) (AddedRelease, error) {
@@ -58,13 +60,13 @@ func (s *Server) deploy(ctx context.Context, r request) (Begun, error) {
 		if err != nil {
 			return engine.Begun{}, err
 		}
-		return s.Engine.Deploy(ctx, s.Now(), actor, key, stored.Digest, engine.DeployOptions{Reason: q.Reason})
+		return s.Engine.Deploy(ctx, s.Now(), actor, key, stored.Digest, q.options())
 	})
 }
 
 func (s *Server) rollback(ctx context.Context, r request) (Begun, error) {
 	return s.begin(ctx, r, func(ctx context.Context, actor string, key engine.Key, q BeginRequest) (engine.Begun, error) {
-		return s.Engine.Rollback(ctx, s.Now(), actor, key, q.Release, engine.DeployOptions{Reason: q.Reason})
+		return s.Engine.Rollback(ctx, s.Now(), actor, key, q.Release, q.options())
 	})
 }
 
@@ -95,7 +97,7 @@ func (s *Server) begin(ctx context.Context, r request, f beginner) (Begun, error
 		return Begun{}, err
 	}
 	begun, err := f(ctx, r.actor, key, q)
-	return Begun{Rollout: begun.Rollout, Index: index}, err
+	return Begun{Rollout: begun.Rollout, Queued: begun.Queued, Index: index}, err
 }
 
 func (s *Server) environments(ctx context.Context, _ request) ([]Environment, error) {
@@ -137,15 +139,35 @@ func (s *Server) status(ctx context.Context, r request) (Status, error) {
 		st.Problems = append(st.Problems, s.Troubles(key)...)
 	}
 	out := Status{Status: st, URL: urlOf(st.State), Now: now, Releases: map[digest.Digest]int{}}
-	for _, o := range st.State.Instances {
-		if stored, err := s.Store.Release(ctx, o.Release); err == nil {
-			out.Releases[o.Release] = stored.Number
+	for _, d := range mentioned(st.State) {
+		if ref := s.refOf(ctx, d); ref.Number > 0 {
+			out.Releases[d] = ref.Number
 		}
 	}
 	if c := st.State.Current; c != nil {
 		out.Number = c.Number
 	}
 	return out, nil
+}
+
+// mentioned lists the releases that a status speaks of by digest alone.
+func mentioned(s rollout.State) []digest.Digest {
+	list := []digest.Digest{s.RollbackTo()}
+	for _, o := range s.Instances {
+		list = append(list, o.Release)
+	}
+	if s.Readiness != nil {
+		list = append(list, s.Readiness.Release)
+	}
+	if s.LastResult != nil {
+		list = append(list, s.LastResult.Release)
+	}
+	for d := range s.Quarantine {
+		list = append(list, d)
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	return slices.DeleteFunc(list, func(d digest.Digest) bool { return d == "" })
 }
 
 func (s *Server) history(ctx context.Context, r request) (History, error) {

@@ -9,7 +9,7 @@ import (
 )
 
 // Outcomes of a rollout in a history, beyond those of package rollout.
-const inFlight = "in flight"
+const stillInFlight = "in flight"
 
 // rollouts folds one environment's entries into its rollouts, oldest first.
 func rollouts(entries []record.Entry) []HistoryRollout {
@@ -25,11 +25,11 @@ func rollouts(entries []record.Entry) []HistoryRollout {
 		case "rollout.begun":
 			out = append(out, HistoryRollout{
 				Env: e.Env, Number: e.Rollout, Kind: e.Data["kind"], From: e.Data["from"], To: e.Data["to"],
-				Release: e.Release, Actor: e.Actor, Reason: givenReason(e), Begun: e.Time, Outcome: inFlight,
+				Release: e.Release, Actor: e.Actor, Reason: givenReason(e), Begun: e.Time, Outcome: stillInFlight,
 			})
 		case "release.live":
 			last(e.Rollout).Live = e.Time
-		case "rollout." + string(rollout.Live), "rollout." + string(rollout.PutBack):
+		case "rollout." + string(rollout.Live), "rollout." + string(rollout.PutBack), "rollout." + string(rollout.Superseded):
 			r := last(e.Rollout)
 			r.Ended, r.Why, r.Outcome = e.Time, strings.TrimPrefix(e.Reason, "put back: "), e.Kind[len("rollout."):]
 		}

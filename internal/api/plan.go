@@ -92,9 +92,18 @@ func planOf(state rollout.State, current *release.Release, next release.Release,
 		p.Nothing = p.Nothing && c.Kind == release.Unchanged
 	}
 	p.Nothing = p.Nothing && len(p.Environment) == 0
+	env := next.Environments[key.Env]
+	p.Rollout = env.Rollout
+	for _, c := range p.Changes {
+		if c.Kind == release.Added || c.Kind == release.Replaced {
+			for _, h := range env.Components[c.Component].Hooks {
+				p.Hooks = append(p.Hooks, PlannedHook{c.Component, h})
+			}
+		}
+	}
 	for _, o := range state.Instances {
 		if !o.Leaving {
-			p.Instances = append(p.Instances, planInstance(o, changes[o.Component], next.Environments[key.Env]))
+			p.Instances = append(p.Instances, planInstance(o, changes[o.Component], env))
 		}
 	}
 	return p

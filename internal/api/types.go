@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,6 +51,14 @@ type Plan struct {
 	Environment []release.Reason          `json:"environment,omitempty"` // changes of the environment's own settings
 	Instances   []PlannedInstance         `json:"instances,omitempty"`   // what happens to each instance that runs now
 	Nothing     bool                      `json:"nothing"`               // there is nothing to change
+	Rollout     release.Rollout           `json:"rollout"`               // how it would be done
+	Hooks       []PlannedHook             `json:"hooks,omitempty"`       // that would run
+}
+
+// PlannedHook is a hook of a component that a plan changes.
+type PlannedHook struct {
+	Component string `json:"component"`
+	release.Hook
 }
 
 // PlannedInstance is what a plan does to one running instance.
@@ -72,12 +81,17 @@ type BeginRequest struct {
 	Env     string `json:"env"`
 	Release string `json:"release,omitempty"` // number or digest; a rollback without one takes the last known-good release
 	Reason  string `json:"reason,omitempty"`
+
+	Queue     bool `json:"queue,omitempty"`     // wait for the rollout in flight, whatever the environment says
+	Supersede bool `json:"supersede,omitempty"` // end the rollout in flight
+	Force     bool `json:"force,omitempty"`     // in spite of a freeze or a schema contract; with a reason
 }
 
-// Begun is a rollout that was put in flight.
+// Begun is a rollout that was put in flight, or waits for its turn.
 type Begun struct {
-	Rollout rollout.Rollout `json:"rollout"`
-	Index   int64           `json:"index"` // no entry of the rollout has a lower index in the record
+	Rollout rollout.Rollout `json:"rollout"`          // with Queued, the one in flight
+	Queued  int             `json:"queued,omitempty"` // place among those that wait, from 1; 0: it was begun
+	Index   int64           `json:"index"`            // no entry of the rollout has a lower index in the record
 }
 
 // Environment is one environment in a list.
@@ -100,6 +114,14 @@ type Status struct {
 	Number int       `json:"number"`        // of the release that is live; 0: none
 
 	Releases map[digest.Digest]int `json:"releases,omitempty"` // numbers of the releases that are mentioned
+}
+
+// Release names a release in words.
+func (s Status) Release(d digest.Digest) string {
+	if n := s.Releases[d]; n > 0 {
+		return "release " + strconv.Itoa(n)
+	}
+	return "release " + d.String()
 }
 
 // History is what happened to an application.
@@ -131,7 +153,7 @@ type HistoryRollout struct {
 	Begun   time.Time     `json:"begun"`
 	Live    time.Time     `json:"live,omitzero"`
 	Ended   time.Time     `json:"ended,omitzero"`
-	Outcome string        `json:"outcome"` // live, put-back or in flight
+	Outcome string        `json:"outcome"` // live, put-back, superseded or in flight
 	Why     string        `json:"why,omitempty"`
 }
 

@@ -15,13 +15,15 @@ import (
 func (p *program) deployCommand() *cobra.Command {
 	var flags buildFlags
 	var ask question
-	var reason string
+	var how begin
 	cmd := &cobra.Command{
 		Use:   "deploy [ENV]",
 		Short: "Build what changed and lay it in an environment",
 		Long: "Builds what changed, shows which instances are replaced and why, asks, and rolls the release out:\n" +
 			"new instances start beside the old, pass their health check, the traffic moves, the old drain and retire.\n" +
 			"Any failure on the way leaves or puts back the previous release, and says why (exit status 5).\n\n" +
+			"While another rollout is in flight, the environment's  queue:  says whether this one waits or is refused;\n" +
+			"--queue lets it wait, --supersede ends the other: it is put back where it has not moved the traffic yet.\n\n" +
 			"Ctrl-C detaches once the rollout has begun: the server carries on.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,16 +32,37 @@ func (p *program) deployCommand() *cobra.Command {
 				return err
 			}
 			defer prep.built.Unlock()
-			return p.deploy(cmd.Context(), prep, ask, reason)
+			return p.deploy(cmd.Context(), prep, ask, how)
 		},
 	}
 	flags.add(cmd)
 	ask.add(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	how.add(cmd)
+	cmd.Flags().BoolVar(&how.queue, "queue", false, "wait for the rollout in flight")
+	cmd.Flags().BoolVar(&how.supersede, "supersede", false, "end the rollout in flight for this one")
+	cmd.MarkFlagsMutuallyExclusive("queue", "supersede")
 	return cmd
 }
 
-func (p *program) deploy(ctx context.Context, prep *prepared, ask question, reason string) error {
+// begin is how a rollout is asked for.
+type begin struct {
+	reason                          string
+	queue, supersede, force, detach bool
+}
+
+func (b *begin) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&b.reason, "reason", "", "why, for the record")
+	cmd.Flags().BoolVar(&b.force, "force", false, "though the environment is frozen, or the data could not be read; with a reason")
+	cmd.Flags().BoolVar(&b.detach, "detach", false, "do not follow the rollout once it has begun or waits")
+}
+
+func (b begin) request(plan api.Plan) api.BeginRequest {
+	return api.BeginRequest{
+		App: plan.App, Env: plan.Env, Release: string(plan.To.Digest), Reason: b.reason, Queue: b.queue, Supersede: b.supersede, Force: b.force,
+	}
+}
+
+func (p *program) deploy(ctx context.Context, prep *prepared, ask question, how begin) error {
 	if !p.json() {
 		p.showPlan(prep.plan, prep.files)
 	}
@@ -58,25 +81,46 @@ func (p *program) deploy(ctx context.Context, prep *prepared, ask question, reas
 	if err != nil {
 		return err
 	}
-	begun, err := c.Deploy(ctx, api.BeginRequest{App: prep.app, Env: prep.env, Release: string(added.Digest), Reason: reason})
+	prep.plan.To = added.ReleaseRef
+	begun, err := c.Deploy(ctx, how.request(prep.plan))
 	if err != nil {
 		return err
 	}
 	prep.built.Unlock() // the record keeps the release from here on
-	prep.plan.To = added.ReleaseRef
-	return p.see(ctx, c, prep.plan, begun)
+	return p.begun(ctx, c, prep.plan, begun, how)
+}
+
+// begun follows a rollout, or leaves it to the server.
+func (p *program) begun(ctx context.Context, c *api.Client, plan api.Plan, begun api.Begun, how begin) error {
+	if !how.detach {
+		return p.see(ctx, c, plan, begun)
+	}
+	o := outcome{App: plan.App, Env: plan.Env, Outcome: "begun", Kind: begun.Rollout.Kind, Release: &plan.To, Plan: plan}
+	words := fmt.Sprintf("rollout %d is in flight", begun.Rollout.Number)
+	if begun.Queued > 0 {
+		o.Outcome, o.Kind = "queued", ""
+		words = fmt.Sprintf("release %d waits behind rollout %d, at place %d", plan.To.Number, begun.Rollout.Number, begun.Queued)
+	} else {
+		o.Rollout = begun.Rollout.Number
+	}
+	if p.json() {
+		p.out.json(o)
+		return nil
+	}
+	p.out.linef("%s; see it with  ashlar rollout status %s", words, plan.Env)
+	return nil
 }
 
 // see follows a rollout to its end and tells how it ended.
 func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun api.Begun) error {
-	pr := newProgress(p, begun.Rollout, plan)
+	pr := newProgress(p, begun, plan)
 	if err := pr.follow(ctx, c, begun); err != nil {
 		return err
 	}
 	out := outcome{
-		App: plan.App, Env: plan.Env, Outcome: pr.outcome, Kind: begun.Rollout.Kind, Plan: plan, Rollout: begun.Rollout.Number,
+		App: plan.App, Env: plan.Env, Outcome: pr.outcome, Kind: pr.r.Kind, Plan: plan, Rollout: pr.r.Number,
 		Release: &plan.To, Started: pr.started, Retired: pr.retired,
-		TotalSeconds: pr.ended.Sub(begun.Rollout.StartedAt).Seconds(),
+		TotalSeconds: pr.ended.Sub(pr.r.StartedAt).Seconds(),
 	}
 	status, err := c.Status(ctx, plan.App, plan.Env)
 	if err != nil {
@@ -84,23 +128,30 @@ func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun a
 	}
 	out.URL = status.URL
 	if !pr.live.IsZero() {
-		out.SwitchSeconds = pr.live.Sub(begun.Rollout.StartedAt).Seconds()
+		out.SwitchSeconds = pr.live.Sub(pr.r.StartedAt).Seconds()
 	}
 	if last := status.State.LastResult; last != nil && last.Number == out.Rollout {
 		out.Failure = last.Failure
 	}
 	p.showOutcome(out)
-	if pr.outcome == string(rollout.PutBack) {
-		return putBack(out, begun.Rollout, pr.why)
+	switch pr.outcome {
+	case string(rollout.PutBack):
+		return putBack(out, pr.r, pr.why)
+	case string(rollout.Superseded), dropped:
+		return fault.New(fault.Conflict, "release %d did not become live: its rollout was %s: %s", plan.To.Number, pr.outcome, pr.why).
+			At(plan.App+"/"+plan.Env).Mend("see what is there:  ashlar status %s", plan.Env)
 	}
 	return nil
 }
+
+// dropped is the outcome of a rollout that waited and never began.
+const dropped = "dropped"
 
 // outcome is how a command that changes an environment ended.
 type outcome struct {
 	App           string           `json:"app"`
 	Env           string           `json:"env"`
-	Outcome       string           `json:"outcome"` // live, put-back or unchanged
+	Outcome       string           `json:"outcome"` // live, put-back, superseded, dropped, begun, queued or unchanged
 	Kind          string           `json:"kind,omitempty"`
 	Release       *api.ReleaseRef  `json:"release,omitempty"`
 	Rollout       int              `json:"rollout,omitempty"`
@@ -167,5 +218,12 @@ func putBack(o outcome, r rollout.Rollout, why string) error {
 	} else {
 		f.Detail(fmt.Sprintf("release %d serves in %s, as before", r.From.Number, o.Env))
 	}
-	return f.Mend("mend the release and deploy it again%s", logs)
+	return &putBackError{f.Mend("mend the release and deploy it again%s", logs)}
 }
+
+// putBackError says that a rollout was put back: bad news of a deploy, and what a
+// rollback asks for.
+type putBackError struct{ fault *fault.Error }
+
+func (e *putBackError) Error() string { return e.fault.Error() }
+func (e *putBackError) Unwrap() error { return e.fault }

@@ -48,7 +48,7 @@ func TestProgressInAPipe(t *testing.T) {
 		{ID: "shop-production-web-1", Component: "web", Kind: release.Replaced},
 	}}
 	p := &program{out: newPrinter(&b), err: newPrinter(&b)}
-	pr := newProgress(p, rollout.Rollout{Number: 2, StartedAt: begun}, plan)
+	pr := newProgress(p, api.Begun{Rollout: rollout.Rollout{Number: 2, StartedAt: begun}}, plan)
 	var err error
 	for i, e := range []record.Entry{
 		{Kind: "rollout.begun", Reason: "deploy of release 2"},

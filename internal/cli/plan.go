@@ -12,6 +12,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 func (p *program) planCommand() *cobra.Command {
@@ -185,6 +186,13 @@ func (p *program) showPlan(plan api.Plan, files map[string][]string) {
 	}
 	for _, r := range plan.Environment {
 		p.out.linef("  environment: %s", r)
+	}
+	if plan.From != nil && strategyWords(plan.Rollout) != rollout.BlueGreen {
+		p.out.linef("")
+		p.out.linef("  by %s", strategyWords(plan.Rollout))
+	}
+	for _, h := range plan.Hooks {
+		p.out.linef("  hook %s: %s  %s  (at most %s)", h.When, h.Component, strings.Join(h.Command, " "), milliseconds(h.TimeoutMS))
 	}
 	p.out.linef("")
 }

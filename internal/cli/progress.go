@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ type progress struct {
 	started, retired int
 	gone             time.Time // since when the server does not answer
 	trouble          string    // why the rollout does not go on, when the record cannot say
+	queued           bool      // it has not begun: it waits for r
+	causes           []rollout.Cause
+	told             map[string]bool // causes that were said
 }
 
 // unit is one instance as it is shown.
@@ -52,10 +56,16 @@ const (
 	serverAway    = 2 * time.Minute
 	// lookForTrouble is how often the server is asked what keeps it from going on.
 	lookForTrouble = 2 * time.Second
+	// worthTelling is how long something has to be waited for before that is said.
+	worthTelling = 2 * time.Second
 )
 
-func newProgress(p *program, r rollout.Rollout, plan api.Plan) *progress {
-	pr := &progress{p: p, r: r, plan: plan, step: string(r.Step)}
+func newProgress(p *program, begun api.Begun, plan api.Plan) *progress {
+	pr := &progress{p: p, r: begun.Rollout, plan: plan, step: string(begun.Rollout.Step), queued: begun.Queued > 0, told: map[string]bool{}}
+	if pr.queued {
+		pr.step = fmt.Sprintf("waits behind rollout %d, at place %d", begun.Rollout.Number, begun.Queued)
+		pr.say("release %d %s", plan.To.Number, pr.step)
+	}
 	for _, in := range plan.Instances {
 		pr.units = append(pr.units, &unit{component: in.Component, id: in.ID, phase: "serves"})
 	}
@@ -76,7 +86,7 @@ func (pr *progress) follow(ctx context.Context, c *api.Client, begun api.Begun) 
 			return nil
 		case ctx.Err() != nil:
 			stop()
-			pr.p.err.linef("detached: rollout %d goes on; see it with  ashlar status %s --watch", pr.r.Number, pr.plan.Env)
+			pr.p.err.linef("detached: rollout %d goes on; see it with  ashlar rollout watch %s", pr.r.Number, pr.plan.Env)
 			return &detachedError{}
 		case err != nil && fault.Of(err).Kind != fault.Unavailable:
 			return err
@@ -112,7 +122,10 @@ func (pr *progress) entry(e record.Entry) error {
 	defer pr.mu.Unlock()
 	pr.index = e.Index + 1
 	pr.gone = time.Time{}
-	if e.Rollout != pr.r.Number {
+	if pr.queued {
+		pr.takeQueued(e)
+	}
+	if pr.outcome == "" && (pr.queued || e.Rollout != pr.r.Number) {
 		return nil
 	}
 	words := pr.take(e)
@@ -139,6 +152,9 @@ func (pr *progress) take(e record.Entry) string {
 	if isInstance {
 		return pr.takeInstance(what, e)
 	}
+	if what, isHook := strings.CutPrefix(e.Kind, "hook."); isHook {
+		return pr.takeHook(what, e)
+	}
 	switch e.Kind {
 	case "rollout.begun":
 		return fmt.Sprintf("rollout %d: %s", pr.r.Number, e.Reason)
@@ -159,18 +175,73 @@ func (pr *progress) take(e record.Entry) string {
 			}
 		}
 		return "live: " + e.Reason
-	case "rollout.live", "rollout.put-back":
+	case "release.quarantined":
+		return fmt.Sprintf("release %d is in quarantine", pr.r.To.Number)
+	case "warm.kept":
+		return "the old instances are kept warm: " + e.Reason
+	case "rollout.live", "rollout.put-back", "rollout.superseded":
 		pr.outcome, pr.ended, pr.why = strings.TrimPrefix(e.Kind, "rollout."), e.Time, strings.TrimPrefix(e.Reason, "put back: ")
 		return ""
 	case "rollout.reverting":
 		pr.step = "reverting"
 		return "putting back: " + e.Reason
 	}
-	if step, ok := strings.CutPrefix(e.Kind, "rollout."); ok {
-		pr.step = step
-		return step + ": " + e.Reason
+	if what, ok := strings.CutPrefix(e.Kind, "rollout."); ok {
+		return pr.takeStep(what, e)
 	}
 	return ""
+}
+
+// takeQueued looks for the beginning of the rollout that waits, or for its end
+// without one.
+func (pr *progress) takeQueued(e record.Entry) {
+	switch {
+	case e.Release != pr.plan.To.Digest:
+	case e.Kind == "rollout.begun":
+		pr.queued = false
+		pr.r = rollout.Rollout{Number: e.Rollout, Kind: e.Data["kind"], StartedAt: e.Time, To: rollout.Target{Number: pr.plan.To.Number, Release: e.Release}}
+		if n, err := strconv.Atoi(e.Data["from"]); err == nil {
+			pr.r.From = &rollout.Target{Number: n}
+		}
+	case e.Kind == "rollout.dropped":
+		pr.outcome, pr.why, pr.ended, pr.r.StartedAt = dropped, e.Reason, e.Time, e.Time
+	}
+}
+
+// takeStep gives what happens to the rollout as a whole in words.
+func (pr *progress) takeStep(what string, e record.Entry) string {
+	because := ""
+	if e.Reason != "" {
+		because = ": " + e.Reason
+	}
+	switch what {
+	case "paused", "approved":
+		return what + " by " + e.Data["by"] + because
+	case "resumed-by":
+		return "resumed by " + e.Data["by"] + because
+	case "resumed", "stage", "late", dropped, "queued":
+		return e.Reason
+	case "hurried":
+		return "the bake is cut short" + because
+	case "wave":
+		return e.Data["components"] + ": " + e.Reason
+	case "rolled":
+		return fmt.Sprintf("%s  rolls, %s new and %s old instances wanted", e.Data["component"], e.Data["new"], e.Data["old"])
+	}
+	pr.step = what
+	return what + because
+}
+
+func (pr *progress) takeHook(what string, e record.Entry) string {
+	u := pr.unit(e)
+	u.fresh = true
+	line := fmt.Sprintf("%s  %s  hook %s  %s", u.component, u.id, e.Data["when"], what)
+	if what == "ordered" {
+		u.phase = "hook " + e.Data["when"] + " runs"
+		return line
+	}
+	u.phase = "hook " + e.Data["when"] + ": " + e.Reason
+	return line + ": " + e.Reason
 }
 
 func (pr *progress) takeInstance(what string, e record.Entry) string {
@@ -196,6 +267,8 @@ func (pr *progress) takeInstance(what string, e record.Entry) string {
 		}
 	case "stopping":
 		u.phase = "stops"
+	case "cut":
+		return fmt.Sprintf("%s  %s  cut, as its drain time is over: %s", u.component, u.id, cutWords(e.Data))
 	case "removed":
 		u.phase = "gone"
 	default:
@@ -206,6 +279,12 @@ func (pr *progress) takeInstance(what string, e record.Entry) string {
 		line += ": " + e.Reason
 	}
 	return line
+}
+
+// cutWords tells what was cut, by kind.
+func cutWords(data map[string]string) string {
+	n := func(kind string) int { n, _ := strconv.Atoi(data[kind]); return n } // what is no number was not counted
+	return flightWords(rollout.Flight{Requests: n("requests"), WebSockets: n("websockets"), Streams: n("streams"), GRPC: n("grpc"), TCP: n("tcp")})
 }
 
 func (pr *progress) unit(e record.Entry) *unit {
@@ -257,8 +336,8 @@ func (pr *progress) animate(ctx context.Context) (stop func()) {
 	})
 }
 
-// watch asks, until stop, what keeps the server from going on: when it cannot
-// write the record, as on a full disk, no entry tells.
+// watch asks, until stop, what is waited for and what keeps the server from going
+// on: when it cannot write the record, as on a full disk, no entry tells.
 func (pr *progress) watch(ctx context.Context, c *api.Client) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -266,7 +345,7 @@ func (pr *progress) watch(ctx context.Context, c *api.Client) (stop func()) {
 		defer close(done)
 		for pause(ctx, lookForTrouble); ctx.Err() == nil; pause(ctx, lookForTrouble) {
 			if s, err := c.Status(ctx, pr.plan.App, pr.plan.Env); err == nil {
-				pr.heed(strings.Join(s.Problems, "\n"))
+				pr.heed(s)
 			}
 		}
 	}()
@@ -276,14 +355,26 @@ func (pr *progress) watch(ctx context.Context, c *api.Client) (stop func()) {
 	}
 }
 
-// heed shows a trouble when it is another one than before.
-func (pr *progress) heed(trouble string) {
+// heed shows a trouble when it is another one than before, and what is waited for
+// once that takes a while.
+func (pr *progress) heed(s api.Status) {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
+	trouble := strings.Join(s.Problems, "\n")
 	if trouble != "" && trouble != pr.trouble {
 		pr.say("problem: %s", trouble)
 	}
-	pr.trouble = trouble
+	pr.trouble, pr.causes = trouble, nil
+	for _, c := range s.Why {
+		if s.Now.Sub(c.Since) < worthTelling {
+			continue
+		}
+		pr.causes = append(pr.causes, c)
+		if key := c.What + c.Command; !pr.told[key] && !c.Since.IsZero() {
+			pr.told[key] = true
+			pr.say("%9s  waits for %s", seconds(max(0, s.Now.Sub(pr.r.StartedAt))), causeWords(c, s.Now))
+		}
+	}
 	pr.draw()
 }
 
@@ -312,6 +403,9 @@ func (pr *progress) draw() {
 			age = "new"
 		}
 		lines = append(lines, fmt.Sprintf("  %s  %-*s  %s", age, wide, u.id, u.phase))
+	}
+	for _, c := range pr.causes {
+		lines = append(lines, "  waits for "+causeWords(c, time.Now()))
 	}
 	if pr.trouble != "" {
 		lines = append(lines, strings.Split("problem: "+pr.trouble, "\n")...)

@@ -2,22 +2,28 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 func (p *program) rollbackCommand() *cobra.Command {
 	var ask question
-	var reason string
+	var how begin
 	cmd := &cobra.Command{
 		Use:   "rollback [ENV [RELEASE]]",
-		Short: "Lay a previous known-good release again",
+		Short: "Lay a previous release again, by itself the last proven one",
 		Long: "Rolls the environment out to a release that was live before, from what is on hand: no build, no\n" +
-			"network. Without RELEASE (its number or digest) the last known-good one before the current.",
+			"network. Without RELEASE (its number or digest) the last proven one before the current: it served and\n" +
+			"baked. Where its instances are kept warm that is only a switch. A deploy in flight that came from that\n" +
+			"release is put back instead; any other one is superseded. A rollback to a proven release is never put\n" +
+			"back by itself.",
 		Args: cobra.MaximumNArgs(2), ValidArgsFunction: p.completeReleases,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.client()
@@ -32,22 +38,22 @@ func (p *program) rollbackCommand() *cobra.Command {
 			if len(args) > 1 {
 				ref = args[1]
 			}
-			return p.rollback(cmd.Context(), c, app, env, ref, ask, reason)
+			return p.rollback(cmd.Context(), c, app, env, ref, ask, how)
 		},
 	}
 	ask.add(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	how.add(cmd)
 	return cmd
 }
 
-func (p *program) rollback(ctx context.Context, c *api.Client, app, env, ref string, ask question, reason string) error {
+func (p *program) rollback(ctx context.Context, c *api.Client, app, env, ref string, ask question, how begin) error {
+	status, err := c.Status(ctx, app, env)
+	if err != nil {
+		return err
+	}
 	if ref == "" {
-		status, err := c.Status(ctx, app, env)
-		if err != nil {
-			return err
-		}
-		if ref = string(status.State.RollbackTo()); ref == "" {
-			return fault.New(fault.NotFound, "%s/%s has no known-good release before the current one", app, env).
+		if ref = backTo(status.State); ref == "" {
+			return fault.New(fault.NotFound, "%s/%s has no proven release before the current one", app, env).
 				Mend("name a release:  ashlar rollback %s RELEASE ; ashlar history lists them", env)
 		}
 	}
@@ -55,19 +61,44 @@ func (p *program) rollback(ctx context.Context, c *api.Client, app, env, ref str
 	if err != nil {
 		return err
 	}
+	plan.Rollout, plan.Hooks = release.Rollout{Strategy: rollout.BlueGreen}, nil // all at once, and no hook of the old
 	if !p.json() {
 		p.showPlan(plan, nil)
+		if w := status.State.Warm; w != nil && w.Target.Release == plan.To.Digest {
+			p.out.linef("its instances are warm: that is only a switch")
+		}
 	}
-	if plan.Nothing && plan.From != nil && plan.From.Digest == plan.To.Digest {
+	if plan.Nothing && status.State.Rollout == nil && plan.From != nil && plan.From.Digest == plan.To.Digest {
 		p.showOutcome(outcome{App: app, Env: env, Outcome: "unchanged", Plan: plan})
 		return nil
 	}
 	if err := p.confirm(ctx, ask, fmt.Sprintf("Put release %d back in %s?", plan.To.Number, env)); err != nil {
 		return err
 	}
-	begun, err := c.Rollback(ctx, api.BeginRequest{App: app, Env: env, Release: string(plan.To.Digest), Reason: reason})
+	begun, err := c.Rollback(ctx, how.request(plan))
 	if err != nil {
 		return err
 	}
-	return p.see(ctx, c, plan, begun)
+	if begun.Queued > 0 || begun.Rollout.Kind != rollout.KindDeploy {
+		return p.begun(ctx, c, plan, begun, how)
+	}
+	// The deploy in flight is put back, which is what was asked for.
+	deploy := planFor(app, env, begun.Rollout)
+	err = p.begun(ctx, c, deploy, begun, how)
+	if f := (*putBackError)(nil); errors.As(err, &f) {
+		if !p.json() {
+			p.out.linef("rollout %d was put back: release %d serves in %s", begun.Rollout.Number, plan.To.Number, env)
+		}
+		return nil
+	}
+	return err
+}
+
+// backTo is the release that a rollback leads to: while a deploy is in flight the
+// one it came from.
+func backTo(s rollout.State) string {
+	if r := s.Rollout; r != nil && r.Kind == rollout.KindDeploy && r.From != nil && r.Step != rollout.Retiring && r.Step != rollout.Reverting {
+		return string(r.From.Release)
+	}
+	return string(s.RollbackTo())
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -120,36 +121,102 @@ func (p *program) statusOfOne(ctx context.Context, c *api.Client, app, env strin
 }
 
 func (p *program) statusLines(s api.Status) []string {
-	var lines []string
+	lines := p.standing(s)
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	switch c := s.State.Current; {
-	case c == nil:
-		add("%s/%s: nothing is live", s.State.App, s.State.Env)
-	case len(c.Components) == 0:
-		add("%s/%s: down; release %d was live", s.State.App, s.State.Env, c.Number)
-	default:
-		add("%s/%s: %s (%s) is live%s", s.State.App, s.State.Env, p.out.paint(bold, "release "+number(c.Number)), short(c.Release), at(s.URL))
-	}
 	if r := s.State.Rollout; r != nil {
 		add("rollout %d (%s of release %d, by %s): %s for %s", r.Number, r.Kind, r.To.Number, r.Actor, p.out.paint(yellow, string(r.Step)), age(s.Now.Sub(r.StepAt)))
 	}
-	for _, w := range s.Waiting {
-		add("  waits for %s", w)
+	for _, c := range s.Why {
+		add("  waits for %s", causeWords(c, s.Now))
 	}
+	lines = append(lines, queueLines(s)...)
 	for _, w := range s.Problems {
 		add("%s", p.out.paint(red, "problem: "+w))
 	}
 	if len(s.State.Instances) > 0 {
 		lines = append(lines, tableLines(p.instanceRows(s))...)
 	}
+	lines = append(lines, flightLines(s)...)
+	if w := s.State.Warm; w != nil {
+		add("warm: release %d until %s%s; a rollback to it is only a switch", w.Target.Number, w.Till.Local().Format(time.TimeOnly), left(w.Till.Sub(s.Now)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.State.Jobs)) {
+		add("job %s: %s", name, jobWords(s.State.Jobs[name], s.Now))
+	}
 	if l := s.State.LastResult; l != nil {
-		words := fmt.Sprintf("last rollout: %d (%s), %s %s ago", l.Number, l.Kind, l.Outcome, age(s.Now.Sub(l.EndedAt)))
-		if l.Failure != nil {
-			words += ": " + strings.TrimSpace(l.Failure.Instance+" "+l.Failure.What)
-		} else if !l.SwitchAt.IsZero() {
-			words += ", " + seconds(l.SwitchAt.Sub(l.StartedAt)) + " to switch"
+		add("%s", lastWords(s, l))
+	}
+	for _, d := range slices.Sorted(maps.Keys(s.State.Quarantine)) {
+		add("in quarantine: %s, failed in rollout %d: %s", s.Release(d), s.State.Quarantine[d].Rollout, s.State.Quarantine[d].Why)
+	}
+	return append(lines, p.readinessLines(s)...)
+}
+
+// standing tells what is live, in one line.
+func (p *program) standing(s api.Status) []string {
+	name := s.State.App + "/" + s.State.Env
+	switch c := s.State.Current; {
+	case c == nil:
+		return []string{name + ": nothing is live"}
+	case len(c.Components) == 0:
+		return []string{fmt.Sprintf("%s: down; release %d was live", name, c.Number)}
+	default:
+		return []string{fmt.Sprintf("%s: %s (%s) is live%s", name, p.out.paint(bold, "release "+number(c.Number)), short(c.Release), at(s.URL))}
+	}
+}
+
+// flightLines tells of what is under way by kind, where that is more than plain
+// requests, and of what was cut when its drain time was over.
+func flightLines(s api.Status) []string {
+	var lines []string
+	for _, id := range slices.Sorted(maps.Keys(s.Router.Kinds)) {
+		if f := s.Router.Kinds[id]; f.WebSockets+f.Streams+f.GRPC+f.TCP > 0 {
+			lines = append(lines, id+" has under way: "+flightWords(f))
 		}
-		add("%s", words)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Router.Cut)) {
+		if f := s.Router.Cut[id]; f != (rollout.Flight{}) {
+			lines = append(lines, id+" was left, and at the end of its drain time were cut: "+flightWords(f))
+		}
+	}
+	return lines
+}
+
+func flightWords(f rollout.Flight) string {
+	var words []string
+	for _, k := range []struct {
+		n    int
+		what string
+	}{{f.Requests, "request"}, {f.WebSockets, "WebSocket"}, {f.Streams, "event stream"}, {f.GRPC, "gRPC call"}, {f.TCP, "TCP connection"}} {
+		if k.n > 0 {
+			words = append(words, count(k.n, k.what))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func jobWords(j rollout.Job, now time.Time) string {
+	words := "runs next at " + when(j.Next)
+	if j.Last != nil {
+		words += "; the last time it " + hookWords(*j.Last, now)
+	}
+	return words
+}
+
+// readinessLines tells whether a rollback would work, as last rehearsed.
+func (p *program) readinessLines(s api.Status) []string {
+	r := s.State.Readiness
+	switch {
+	case r == nil:
+		return nil
+	case r.Release == "":
+		return []string{"rollback: there is no proven release to go back to"}
+	case r.OK:
+		return []string{fmt.Sprintf("rollback: %s to %s, rehearsed since %s", p.out.paint(green, "would work"), s.Release(r.Release), age(s.Now.Sub(r.Since))+" ago")}
+	}
+	lines := []string{p.out.paint(red, "rollback: would not work") + " to " + s.Release(r.Release)}
+	for _, w := range r.Why {
+		lines = append(lines, "  "+w)
 	}
 	return lines
 }
@@ -174,6 +241,9 @@ func (p *program) instanceRows(s api.Status) [][]string {
 			phase = "ordered"
 		} else {
 			old = age(s.Now.Sub(in.StartedAt))
+		}
+		if o.Hook != "" {
+			phase = "hook " + o.Hook + ", " + phase
 		}
 		if o.Leaving {
 			phase += ", leaves: " + o.Why

@@ -154,7 +154,7 @@ func (e *Engine) inQuarantine(ctx context.Context, key Key, state rollout.State,
 		return nil
 	}
 	return fault.New(fault.Refused, "release %d failed in %s and is in quarantine: %s", rel.Number, strings.Join(in, ", "), why.Why).
-		At(key.String()).Mend(`mend it and deploy the new release, or say why it will work now: ashlar rollout lift %d --reason "..."`, rel.Number)
+		At(key.String()).Mend(`mend it and deploy the new release, or say why it will work now: ashlar quarantine lift %d --reason "..."`, rel.Number)
 }
 
 // Why says what an environment waits for: since when, what would end it, and which

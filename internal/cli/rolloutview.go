@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
+)
+
+// rolloutLines tells of the rollout in flight in full, or of the last.
+func (p *program) rolloutLines(s api.Status) []string {
+	r := s.State.Rollout
+	if r == nil {
+		lines := []string{"no rollout is in flight in " + s.State.Env}
+		if l := s.State.LastResult; l != nil {
+			lines = append(lines, lastWords(s, l))
+		}
+		return append(lines, queueLines(s)...)
+	}
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	over := ""
+	if r.From != nil {
+		over = " over release " + number(r.From.Number)
+	}
+	add("rollout %d in %s: %s of release %d%s, by %s %s ago", r.Number, s.State.Env, r.Kind, r.To.Number, over, r.Actor, age(s.Now.Sub(r.StartedAt)))
+	if r.Reason != "" {
+		add("  why:    %s", r.Reason)
+	}
+	step := p.out.paint(yellow, string(r.Step)) + " for " + age(s.Now.Sub(r.StepAt))
+	if r.Share > 0 {
+		step += fmt.Sprintf(", the new release has %d %% of the traffic", r.Share)
+	}
+	add("  step:   %s", step)
+	if st := r.To.Strategy.Stages; r.Kind == rollout.KindDeploy && r.From != nil && len(st) > 0 {
+		add("  stages: %s", stageWords(r))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Rolls)) {
+		roll := r.Rolls[name]
+		add("  rolls:  %s, %d new and %d old instances wanted", name, roll.New, roll.Old)
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Hooks)) {
+		add("  hook:   %s  %s", strings.ReplaceAll(key, "/", " "), hookWords(r.Hooks[key], s.Now))
+	}
+	if !r.BakeTill.IsZero() && r.Step == rollout.Baking {
+		add("  bakes:  until %s%s", r.BakeTill.Local().Format(time.TimeOnly), left(r.BakeTill.Sub(s.Now)))
+	}
+	if r.Failure != nil {
+		add("  failed: %s", strings.TrimSpace(r.Failure.Instance+" "+r.Failure.What))
+	}
+	for _, c := range s.Why {
+		add("  waits for %s", causeWords(c, s.Now))
+	}
+	for _, w := range s.Problems {
+		add("%s", p.out.paint(red, "problem: "+w))
+	}
+	return append(lines, queueLines(s)...)
+}
+
+// stageWords tells the stages of a rollout, with the one at hand in brackets.
+func stageWords(r *rollout.Rollout) string {
+	var out []string
+	for i, st := range r.To.Strategy.Stages {
+		words := share(st.Weight)
+		if st.Pause > 0 {
+			words += " for " + st.Pause.String()
+		}
+		if st.Approve {
+			words += " and an approval"
+		}
+		if r.Step == rollout.Shifting && i == r.Stage {
+			words = "[" + words + "]"
+		}
+		out = append(out, words)
+	}
+	return strings.Join(append(out, "all"), ", ")
+}
+
+func share(weight int) string {
+	if weight == 0 {
+		return "the preview"
+	}
+	return number(weight) + " %"
+}
+
+func hookWords(run rollout.HookRun, now time.Time) string {
+	switch {
+	case run.EndedAt.IsZero():
+		return "runs for " + age(now.Sub(run.StartedAt)) + " (" + run.Instance + ")"
+	case run.Failure != nil:
+		return "failed after " + seconds(run.EndedAt.Sub(run.StartedAt)) + ": " + run.Failure.What
+	}
+	return "ended well after " + seconds(run.EndedAt.Sub(run.StartedAt))
+}
+
+func queueLines(s api.Status) []string {
+	var lines []string
+	for i, q := range s.State.Queue {
+		words := fmt.Sprintf("queued %d: %s of release %d, by %s %s ago", i+1, q.Kind, q.To.Number, q.Actor, age(s.Now.Sub(q.At)))
+		if q.Reason != "" {
+			words += ": " + q.Reason
+		}
+		lines = append(lines, words)
+	}
+	return lines
+}
+
+// lastWords tells how the last rollout ended.
+func lastWords(s api.Status, l *rollout.Result) string {
+	words := fmt.Sprintf("last rollout: %d (%s), %s %s ago", l.Number, l.Kind, l.Outcome, age(s.Now.Sub(l.EndedAt)))
+	switch {
+	case l.Failure != nil:
+		return words + ": " + strings.TrimSpace(l.Failure.Instance+" "+l.Failure.What)
+	case !l.SwitchAt.IsZero():
+		words += ", " + seconds(l.SwitchAt.Sub(l.StartedAt)) + " to switch"
+	}
+	if l.Outcome == rollout.Live && l.Kind == rollout.KindDeploy && !l.Proven {
+		words += ", not proven: its bake was cut short"
+	}
+	return words
+}
+
+// strategyWords tells how a release would take the place of the one before.
+func strategyWords(r release.Rollout) string {
+	words := []string{r.Strategy}
+	switch r.Strategy {
+	case rollout.Canary:
+		words = append(words, stepWords(r.Steps))
+	case rollout.Rolling:
+		words = append(words, fmt.Sprintf("%d more and %d fewer instances at most", r.Surge, r.Unavailable))
+	}
+	if r.Preview != "" {
+		words = append(words, "preview at "+r.Preview)
+	}
+	if r.Approve {
+		words = append(words, "a person approves the switch")
+	}
+	if r.Analysis != nil {
+		words = append(words, "analysed")
+	}
+	for _, t := range []struct {
+		ms   int64
+		what string
+	}{{r.BakeMS, "bakes for "}, {r.WarmMS, "the old stays warm for "}} {
+		if t.ms > 0 {
+			words = append(words, t.what+milliseconds(t.ms).String())
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+func stepWords(steps []release.Step) string {
+	var out []string
+	for _, st := range steps {
+		words := share(st.Weight)
+		if st.PauseMS > 0 {
+			words += " for " + milliseconds(st.PauseMS).String()
+		}
+		if st.Approve {
+			words += " and an approval"
+		}
+		out = append(out, words)
+	}
+	return strings.Join(append(out, "all"), ", ")
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
