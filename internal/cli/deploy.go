@@ -27,6 +27,9 @@ func (p *program) deployCommand() *cobra.Command {
 			"Ctrl-C detaches once the rollout has begun: the server carries on.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if how.queue && how.supersede {
+				return fault.New(fault.Invalid, "--queue waits for the rollout in flight, and --supersede ends it").Mend("leave one of them out")
+			}
 			prep, err := p.prepare(cmd.Context(), args, flags, true)
 			if err != nil {
 				return err
@@ -40,7 +43,6 @@ func (p *program) deployCommand() *cobra.Command {
 	how.add(cmd)
 	cmd.Flags().BoolVar(&how.queue, "queue", false, "wait for the rollout in flight")
 	cmd.Flags().BoolVar(&how.supersede, "supersede", false, "end the rollout in flight for this one")
-	cmd.MarkFlagsMutuallyExclusive("queue", "supersede")
 	return cmd
 }
 

@@ -101,7 +101,8 @@ func ended(pid int) bool {
 	return strings.HasPrefix(after, "Z")
 }
 
-// downOne takes one environment down, after the rollout that may be in flight.
+// downOne takes one environment down. A rollout in flight is put back first, as it may
+// wait for a person for ever; where it is past that, its end is waited for.
 func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment, reason string) error {
 	for {
 		err := p.down(ctx, c, e.App, e.Env, reason)
@@ -118,10 +119,16 @@ func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment,
 		if err != nil {
 			return err
 		}
-		if r := status.State.Rollout; r != nil {
-			if err := p.waitFor(ctx, c, e, *r); err != nil {
-				return err
-			}
+		r := status.State.Rollout
+		if r == nil {
+			continue
+		}
+		_, err = c.Control(ctx, api.ControlRequest{App: e.App, Env: e.Env, Verb: rollout.VerbAbort, Reason: "everything is taken down"})
+		if err != nil && fault.Of(err).Kind != fault.Conflict {
+			return err
+		}
+		if err := p.waitFor(ctx, c, e, *r); err != nil {
+			return err
 		}
 	}
 }
