@@ -104,7 +104,7 @@ func (p *Platform) exec(b *blank, first *os.File) (int, error) {
 		return 0, err
 	}
 	defer stderr.Close() //nolint:errcheck // the shim has its own
-	birth, err := json.Marshal(shim.Birth{Unit: b.unit, Dir: dir, Private: p.privateDir(), Runc: p.cfg.Runc, RuncRoot: p.runcRoot()})
+	birth, err := json.Marshal(shim.Birth{Unit: b.unit, Dir: dir, Private: p.privateDir(), RuncRoot: p.runcRoot()})
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +112,7 @@ func (p *Platform) exec(b *blank, first *os.File) (int, error) {
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=8MiB"} // small rather than fast
 	cmd.Stderr = stderr
-	cmd.ExtraFiles = []*os.File{shim.FirstFD - 3: first, shim.LockFD - 3: lock}
+	cmd.ExtraFiles = []*os.File{shim.FirstFD - 3: first, shim.LockFD - 3: lock, shim.RuntimeFD - 3: p.runc}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: shim.Namespaces}
 	if err := cmd.Start(); err != nil {
 		return 0, err

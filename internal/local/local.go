@@ -45,7 +45,8 @@ type Config struct {
 // Platform runs instances on this host. Its methods are safe for concurrent use.
 type Platform struct {
 	cfg     Config
-	server  string // short name of this server on this host, from RunDir
+	server  string   // short name of this server on this host, from RunDir
+	runc    *os.File // the runtime, see inMemory
 	network *network
 	changes chan struct{}
 	ctx     context.Context // of everything that watches; ended by Close
@@ -80,6 +81,9 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 		return nil, err
 	}
 	p.network.beyond = cfg.Beyond
+	if p.runc, err = inMemory(cfg.Runc); err != nil {
+		return nil, fault.New(fault.Unavailable, "read the runtime: %w", err).At(cfg.Runc)
+	}
 	if err := p.adopt(ctx); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
@@ -291,8 +295,8 @@ func (p *Platform) Close(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	p.watches.Wait()
-	if left > 0 {
-		return ctx.Err()
+	if err := p.runc.Close(); err != nil || left > 0 {
+		return errors.Join(err, ctx.Err())
 	}
 	return errors.Join(p.network.teardown(), removeCgroups(filepath.Join("ashlar", p.server)), ctx.Err())
 }

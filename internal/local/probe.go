@@ -11,7 +11,7 @@ import (
 
 // How fast an instance is probed that has not answered yet.
 const (
-	firstWait = 10 * time.Millisecond
+	firstWait = 2 * time.Millisecond
 	lastWait  = 100 * time.Millisecond
 )
 

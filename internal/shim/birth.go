@@ -17,7 +17,6 @@ type Birth struct {
 	Unit     string `json:"unit"`     // the container's name to the runtime
 	Dir      string `json:"dir"`      // where its files are, until Create names the instance's directory
 	Private  string `json:"private"`  // an empty directory, over which the shim mounts a tmpfs that it alone sees
-	Runc     string `json:"runc"`     // path of the runtime
 	RuncRoot string `json:"runcRoot"` // its state directory
 }
 
@@ -82,7 +81,7 @@ func setSysctls() error {
 
 // inherit takes over the descriptors that the shim was born with.
 func inherit() (net.Conn, error) {
-	for _, fd := range []int{FirstFD, LockFD} {
+	for _, fd := range []int{FirstFD, LockFD, RuntimeFD} {
 		unix.CloseOnExec(fd)
 	}
 	f := os.NewFile(FirstFD, "first connection")

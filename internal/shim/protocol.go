@@ -18,11 +18,11 @@ const (
 	ErrorFile  = "shim.log"   // the shim's own standard error
 )
 
-// FirstFD and LockFD are the descriptors a shim is born with: one end of a
-// socket pair that speaks the protocol, and the locked LockFile.
+// The descriptors that a shim is born with.
 const (
-	FirstFD = 3
-	LockFD  = 4
+	FirstFD   = 3 // one end of a socket pair that speaks the protocol
+	LockFD    = 4 // LockFile, locked
+	RuntimeFD = 5 // the program of the OCI runtime
 )
 
 // Config is what a shim is told with OpCreate. It is never written to a file.

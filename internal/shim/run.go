@@ -119,7 +119,6 @@ func (s *shim) create(ctx context.Context, o *order) {
 		return
 	}
 	s.cfg.Spec, s.cfg.Hosts = nil, nil
-	debug.FreeOSMemory() // nothing of the beginning is needed again
 	s.say(Message{State: Created}, o)
 }
 
@@ -239,6 +238,7 @@ func (s *shim) start(ctx context.Context, o *order) {
 		return
 	}
 	s.say(m, o)
+	debug.FreeOSMemory() // nothing of the beginning is needed again
 }
 
 // stop asks the program to end and sets the time after which it has to.

@@ -33,7 +33,8 @@ type runc struct {
 
 func (r *runc) command(ctx context.Context, args ...string) *exec.Cmd {
 	global := []string{"--root", r.RuncRoot, "--log", filepath.Join(r.Private, runcLog), "--log-format", "json"}
-	cmd := exec.CommandContext(ctx, r.Runc, append(global, args...)...)
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", RuntimeFD), append(global, args...)...)
+	cmd.Args[0] = "runc"
 	cmd.Dir = r.Private
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"}
 	return cmd
