@@ -250,13 +250,52 @@ func drawComponent(t *rapid.T) Component {
 	}
 	if rapid.Bool().Draw(t, "routed") {
 		c.Route = &Route{Path: "/" + rapid.StringMatching(`[a-z]{0,4}`).Draw(t, "path")}
+		if rapid.Bool().Draw(t, "tcp") {
+			c.Route = &Route{TCP: rapid.IntRange(1, 65535).Draw(t, "tcp port"), Drains: &Drains{TCPMS: rapid.Int64Range(1, 9).Draw(t, "drain")}}
+		}
 	}
+	drawState(t, &c)
 	return c
+}
+
+// drawState draws what site does not have, from few values, so that two draws are often
+// alike.
+func drawState(t *rapid.T, c *Component) {
+	few := rapid.IntRange(1, 2)
+	if rapid.Bool().Draw(t, "secret") {
+		c.Spec.Secrets = []Secret{{
+			Name: "key", Version: few.Draw(t, "version"), Sealed: digest.FromString(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "sealed")),
+			Path: rapid.SampledFrom([]string{"/key", "/run/key"}).Draw(t, "secret path"),
+		}}
+	}
+	if rapid.Bool().Draw(t, "health") {
+		c.Spec.Health = &Health{IntervalMS: 1, TimeoutMS: 1, Successes: 1, Failures: 1, StartMS: 1, SettleMS: rapid.Int64Range(0, 1).Draw(t, "settle")}
+		if rapid.Bool().Draw(t, "exec") {
+			c.Spec.Health.Exec = rapid.SliceOfN(rapid.SampledFrom([]string{"check", "a b"}), 1, 2).Draw(t, "probe")
+		}
+	}
+	if rapid.Bool().Draw(t, "hook") {
+		c.Hooks = []Hook{{When: rapid.SampledFrom(hookTimes).Draw(t, "when"), Command: []string{"x"}, TimeoutMS: int64(few.Draw(t, "timeout"))}}
+	}
+	if rapid.Bool().Draw(t, "schema") {
+		c.Schemas = []DataSchema{{Name: "data", Reads: Range{1, 2}, Writes: few.Draw(t, "writes"), Leaves: few.Draw(t, "leaves")}}
+	}
+	switch {
+	case c.Route != nil:
+	case rapid.Bool().Draw(t, "job"):
+		c.Kind, c.Schedule, c.Replicas = KindJob, rapid.SampledFrom([]string{"* * * * *", "0 6 * * *"}).Draw(t, "schedule"), 1
+	default:
+		c.Kind = rapid.SampledFrom([]string{"", KindService, KindWorker}).Draw(t, "kind")
+	}
 }
 
 func FuzzParse(f *testing.F) {
 	doc, err := site().Canonical()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(doc)
+	if doc, err = guestbook().Canonical(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(doc)
