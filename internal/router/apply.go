@@ -162,7 +162,10 @@ func (r *router) shutRest(key rollout.Key, old, next *environment) {
 			if next.backends[in.ID] == b {
 				continue
 			}
-			b.shut()
+			if b.shut(); b.inFlight() == 0 {
+				b.forget() // and none can come any more
+				continue
+			}
 			next.leaving = append(next.leaving, b)
 			r.startDrain(key, b, budgetsOf(svc))
 		}

@@ -1,9 +1,7 @@
 package router
 
 import (
-	"context"
 	"errors"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -42,7 +40,6 @@ type backend struct {
 	state   atomic.Int64        // shutBit | requests under way
 	special [kinds]atomic.Int32 // of those, how many are of each kind; [plain] is unused
 	avoid   atomic.Int64        // Unix nanoseconds until which others are preferred; 0: not at all
-	http2   *http.Transport     // for gRPC
 
 	leaving int           // how often it left; guarded by router.mu
 	timers  []*time.Timer // of the drain, while leaving; guarded by router.mu
@@ -50,22 +47,13 @@ type backend struct {
 	mu    sync.Mutex
 	conns map[*conn]struct{} // all
 	idle  []*conn            // those that no request uses, longest first
+	calls *http.Transport    // for gRPC, once there was some
 	over  kindSet            // kinds that are cut: no connection for them any more
 }
 
 func newBackend(id, address string) *backend {
-	b := &backend{id: id, address: address, conns: map[*conn]struct{}{}}
+	b := &backend{id: id, address: address}
 	b.state.Store(shutBit)
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	b.http2 = &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return b.dial(ctx, grpc) },
-		Protocols:              protocols,
-		DisableCompression:     true, // bodies pass as they are
-		IdleConnTimeout:        time.Minute,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-	}
 	return b
 }
 
@@ -160,7 +148,7 @@ func (b *backend) cutBefore(set kindSet, before time.Time) flights {
 func (b *backend) forget() {
 	b.stopTimers()
 	b.cut(allKinds)
-	b.http2.CloseIdleConnections()
+	b.closeIdle(time.Time{})
 }
 
 func (b *backend) stopTimers() {

@@ -67,6 +67,9 @@ func (b *backend) dial(ctx context.Context, k kind) (*conn, error) {
 	if b.over.has(k) {
 		return nil, errors.Join(&dialError{errCut}, nc.Close())
 	}
+	if b.conns == nil {
+		b.conns = map[*conn]struct{}{}
+	}
 	b.conns[c] = struct{}{}
 	b.avoid.Store(0)
 	return c, nil
@@ -127,7 +130,7 @@ func (b *backend) keep(c *conn) {
 // time means all.
 func (b *backend) closeIdle(before time.Time) {
 	b.mu.Lock()
-	n := len(b.idle)
+	n, calls := len(b.idle), b.calls
 	if !before.IsZero() {
 		n, _ = slices.BinarySearchFunc(b.idle, before, func(c *conn, t time.Time) int { return c.since.Compare(t) })
 	}
@@ -137,8 +140,8 @@ func (b *backend) closeIdle(before time.Time) {
 	for _, c := range old {
 		c.Close() //nolint:errcheck // nothing is under way on it
 	}
-	if before.IsZero() {
-		b.http2.CloseIdleConnections()
+	if before.IsZero() && calls != nil {
+		calls.CloseIdleConnections()
 	}
 }
 

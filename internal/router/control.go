@@ -65,12 +65,12 @@ func (r *router) putTable(w http.ResponseWriter, req *http.Request) {
 // ignored; anything after the table is refused.
 func decodeTable(body io.Reader) (rollout.Table, error) {
 	var table rollout.Table
-	d := json.NewDecoder(body)
-	if err := d.Decode(&table); err != nil {
-		return rollout.Table{}, fault.New(fault.Invalid, "the routing table is not readable: %w", err)
+	data, err := io.ReadAll(body)
+	if err == nil {
+		err = json.Unmarshal(data, &table)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return rollout.Table{}, fault.New(fault.Invalid, "there is something after the routing table")
+	if err != nil {
+		return rollout.Table{}, fault.New(fault.Invalid, "the routing table is not readable: %w", err)
 	}
 	return table, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,20 +80,26 @@ func (c *checker) service(in rollout.Service, ids map[string]bool) rollout.Servi
 	c.need(in.TCP == 0 && in.Listen == "", "service %q: tcp services are routed by the kernel, not by the http router", in.Name)
 	out.Match = c.match(in)
 	c.sticky(in)
-	out.Backends = []rollout.Backend{}
+	out.Backends = make([]rollout.Backend, 0, len(in.Backends))
 	for _, b := range in.Backends {
-		c.name("backend", b.ID)
-		c.need(!ids[b.ID], "backend %q is there twice", b.ID)
-		ids[b.ID] = true
-		c.address("backend "+strconv.Quote(b.ID)+": address", b.Address, false)
-		if b.Release != "" {
-			c.name("release of backend "+strconv.Quote(b.ID)+":", b.Release)
+		if !validName(b.ID) || ids[b.ID] || !validAddress(b.Address, false) || b.Release != "" && !validName(b.Release) || b.Weight < 0 || b.Weight > maxWeight {
+			c.backend(b, ids[b.ID])
 		}
-		c.need(b.Weight >= 0 && b.Weight <= maxWeight, "backend %q: weight %d is not within 0 to %d", b.ID, b.Weight, maxWeight)
+		ids[b.ID] = true
 		out.Backends = append(out.Backends, b)
 	}
 	slices.SortStableFunc(out.Backends, func(a, b rollout.Backend) int { return strings.Compare(a.ID, b.ID) })
 	return out
+}
+
+// backend says what is wrong with one. It is not called for those that are right:
+// there may be thousands, while a switch waits.
+func (c *checker) backend(b rollout.Backend, twice bool) {
+	c.name("backend", b.ID)
+	c.need(!twice, "backend %q is there twice", b.ID)
+	c.address("backend "+strconv.Quote(b.ID)+": address", b.Address, false)
+	c.need(b.Release == "" || validName(b.Release), "backend %q: release %q is not a name", b.ID, b.Release)
+	c.need(b.Weight >= 0 && b.Weight <= maxWeight, "backend %q: weight %d is not within 0 to %d", b.ID, b.Weight, maxWeight)
 }
 
 // match checks which requests go to one release whatever the weights, and gives
@@ -137,23 +144,29 @@ func validToken(s string) bool {
 }
 
 // name checks an identifier: it ends up in URLs, logs and the state file.
-func (c *checker) name(what, s string) {
+func (c *checker) name(what, s string) { c.need(validName(s), "%s %q is not a name", what, s) }
+
+func validName(s string) bool {
 	ok := s != "" && len(s) <= maxName && s != "." && s != ".."
-	for _, r := range s {
-		ok = ok && r > ' ' && r < 0x7f && r != '/'
+	for i := range len(s) {
+		ok = ok && s[i] > ' ' && s[i] < 0x7f && s[i] != '/'
 	}
-	c.need(ok, "%s %q is not a name", what, s)
+	return ok
 }
 
 func (c *checker) address(what, s string, anyHost bool) {
+	c.need(validAddress(s, anyHost), "%s %q is not host:port with a port of 1 to 65535", what, s)
+}
+
+func validAddress(s string, anyHost bool) bool {
 	host, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
-	c.need(err == nil && perr == nil && n > 0 && (anyHost || host != "") && validHost(host), "%s %q is not host:port with a port of 1 to 65535", what, s)
+	return err == nil && perr == nil && n > 0 && (anyHost || host != "") && validHost(host)
 }
 
 // validHost accepts the empty host, an IP address or a host name.
 func validHost(s string) bool {
-	if s == "" || net.ParseIP(s) != nil {
+	if _, err := netip.ParseAddr(s); s == "" || err == nil {
 		return true
 	}
 	if len(s) > maxName {
