@@ -17,10 +17,8 @@ func TestProgramInMemoryRunsAndCannotBeChanged(t *testing.T) {
 		t.Error("it could be written to")
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	if _, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
-		if err := os.Truncate(path, 0); err == nil {
-			t.Error("it could be truncated")
-		}
+	if err := os.Truncate(path, 0); err == nil {
+		t.Error("it could be truncated")
 	}
 	cmd := exec.Command(path, "-test.run", "^$")
 	if out, err := cmd.CombinedOutput(); err != nil {
