@@ -91,6 +91,7 @@ var packages = map[string]pkg{
 	"bench":              {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},
 	"examples/demo":      {program, "load", "", "shows the programs from outside"},
 	"test":               {program, "", "fault release rollout record api load", "drives the programs from outside, as users do"},
+	"tools/cosign":       {program, "", "", "a module of its own, in which the official cosign judges what we sign"},
 	"test/docs":          {program, "", "", "runs what the documents say"},
 	".":                  {program, "", "", "this test"},
 

@@ -3,6 +3,9 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
@@ -19,6 +23,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 // roll deploys a document and follows the record until the rollout has ended.
@@ -388,5 +393,56 @@ func TestLog(t *testing.T) {
 	}
 	if finding, err := a.Compare(now.Checkpoint, earlier); err != nil || finding != nil {
 		t.Errorf("%+v, %v", finding, err)
+	}
+}
+
+// A signed statement becomes a leaf of the record, and its proof one that the bundle
+// carries; what nobody signed does not.
+func TestLogStatement(t *testing.T) {
+	w := newWorld(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, _ := trust.KindOf("signature")
+	s, err := trust.NewStatement(kind, "", digest.FromString("x"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := trust.Sign(s, key, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := trust.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := b.LogEntry(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := w.LogStatement(t.Context(), leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := record.ParseInclusionProof(text)
+	if err != nil || !bytes.Equal(p.Leaf, leaf) || p.Index != 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	var told []record.Entry
+	if err := w.Entries(t.Context(), api.EntriesQuery{To: -1}, func(e record.Entry) error { told = append(told, e); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[0].Kind != "statement.logged" || told[0].Actor != me(t) || told[0].Data["key"] != string(public.ID()) || told[0].Data["statement"] != "0" {
+		t.Errorf("%+v", told)
+	}
+	forged := bytes.Replace(leaf, []byte(`"digest":"`), []byte(`"digest":"A`), 1)
+	for _, bad := range [][]byte{nil, []byte("{}"), forged, append(leaf, ' ')} {
+		if _, err := w.LogStatement(t.Context(), bad); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if report, err := w.VerifyLog(t.Context()); err != nil || !report.OK() || report.Entries != 2 {
+		t.Errorf("%+v, %v", report, err)
 	}
 }
