@@ -63,13 +63,18 @@ func (a *artifacts) tree(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	files, paths := []digest.Digest(nil), map[digest.Digest]string{}
 	for _, e := range t.Entries {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if e.Digest != "" && e.Size > 0 {
+			files = append(files, e.Digest)
+			paths[e.Digest] = e.Path
 		}
-		if e.Digest != "" && e.Size > 0 && !a.objects.Has(e.Digest) {
-			return missing("the file /"+e.Path, e.Digest)
-		}
+	}
+	if lost := a.objects.Missing(files); len(lost) > 0 {
+		return missing("the file /"+paths[lost[0]], lost[0])
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"path/filepath"
 	"sync"
 	"time"
@@ -34,9 +33,6 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 		Locked: q.Locked, Update: q.Update, Progress: made.event,
 	}
 	rel, err := build.Release(ctx, b, q.Definition)
-	if err == nil {
-		err = touchInputs(objects, b.Lock)
-	}
 	if err = errors.Join(err, objects.Close()); err != nil {
 		unlock()
 		return cli.Built{}, err
@@ -75,25 +71,6 @@ func (c *collector) component(name string, rel release.Release) cli.BuiltCompone
 		part.Seal = env.Components[name].Spec.Tree // the same in every environment
 	}
 	return part
-}
-
-// touchInputs notes that the inputs which a lock names are of use, so that gc
-// keeps them: a build must work offline, and after the archive dropped a package.
-func touchInputs(objects *object.Store, lock *build.LockFile) error {
-	if lock == nil {
-		return nil
-	}
-	var errs []error
-	for _, c := range lock.Components {
-		for _, d := range c.Debian {
-			for _, input := range d.Lock.Inputs() {
-				if err := objects.TouchRef(inputKind, input.Encoded()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					errs = append(errs, err)
-				}
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func exportArtifact(ctx context.Context, q cli.ExportRequest) error {

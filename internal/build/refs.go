@@ -1,8 +1,6 @@
 package build
 
 import (
-	"time"
-
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/object"
@@ -17,10 +15,6 @@ const (
 	refGo       = "go"       // hex over the inputs of a Go program to its executable
 )
 
-// touchAfter is how old a reference may be before its use is noted again: garbage
-// collection counts in days, and a build that changes nothing should write nothing.
-const touchAfter = 12 * time.Hour
-
 // reference is one to be set.
 type reference struct {
 	kind, name string
@@ -33,9 +27,7 @@ func recall(objects *object.Store, kind, name string) (digest.Digest, bool) {
 	if err != nil || !objects.Has(d) {
 		return "", false
 	}
-	if used, err := objects.RefTime(kind, name); err == nil && time.Since(used) > touchAfter {
-		_ = objects.TouchRef(kind, name) // at worst it is collected early and made again
-	}
+	_ = objects.TouchRef(kind, name) // at worst it is collected early and made again
 	return d, true
 }
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -49,7 +48,7 @@ func unpackAll(ctx context.Context, store *object.Store, lock Lock, tell func(Pr
 	if err := unpackMany(ctx, store, batch, lock, todo, out, tell); err != nil {
 		return nil, err
 	}
-	return out, saveUnpacked(store, batch, lock, todo, out)
+	return out, saveUnpacked(batch, lock, todo, out)
 }
 
 // unpackMany decodes packages on all processors, the largest first, so that the
@@ -130,32 +129,29 @@ func loadUnpacked(store *object.Store, p LockedPackage) (*unpacked, error) {
 }
 
 func onHand(store *object.Store, entries []image.Entry) bool {
-	return !slices.ContainsFunc(entries, func(e image.Entry) bool {
-		return e.Type == image.File && !store.Has(e.Digest)
-	})
+	var files []digest.Digest
+	for _, e := range entries {
+		if e.Type == image.File {
+			files = append(files, e.Digest)
+		}
+	}
+	return len(store.Missing(files)) == 0
 }
 
 // saveUnpacked makes the files durable before the references that promise them.
-func saveUnpacked(store *object.Store, batch *object.Batch, lock Lock, todo []int, out []*unpacked) error {
-	refs := map[string]digest.Digest{}
+func saveUnpacked(batch *object.Batch, lock Lock, todo []int, out []*unpacked) error {
 	for _, i := range todo {
 		b, err := json.Marshal(out[i])
 		if err != nil {
 			return err
 		}
-		d, _, err := batch.Put(strings.NewReader(string(b)), maxRecord)
+		d, err := batch.PutBytes(b)
 		if err != nil {
 			return err
 		}
-		refs[unpackedName(lock.Packages[i].SHA256)] = d
-	}
-	if err := batch.Commit(); err != nil {
-		return err
-	}
-	for name, d := range refs {
-		if err := store.SetRef(unpackedRef, name, d); err != nil {
+		if err := batch.SetRef(unpackedRef, unpackedName(lock.Packages[i].SHA256), d); err != nil {
 			return err
 		}
 	}
-	return nil
+	return batch.Commit()
 }

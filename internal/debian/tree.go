@@ -66,7 +66,7 @@ func makeTree(ctx context.Context, store *object.Store, lock Lock, src Source, k
 	if err != nil {
 		return image.Tree{}, err
 	}
-	return t, saveTree(store, a, t, key)
+	return t, saveTree(a, t, key)
 }
 
 // treeKey names everything that a tree depends on.
@@ -110,15 +110,15 @@ func loadTree(store *object.Store, key string) (image.Tree, bool, error) {
 	return t, onHand(store, t.Entries), nil
 }
 
-func saveTree(store *object.Store, a *assembly, t image.Tree, key string) error {
+func saveTree(a *assembly, t image.Tree, key string) error {
 	d, err := a.putBytes(t.Marshal())
 	if err != nil {
 		return err
 	}
-	if err := a.batch.Commit(); err != nil {
+	if err := a.batch.SetRef(closureRef, key, d); err != nil {
 		return err
 	}
-	return store.SetRef(closureRef, key, d)
+	return a.batch.Commit()
 }
 
 // checkScripts finds what every package's scripts would do. All packages that

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,10 +46,20 @@ func storeForEver(dir string) error {
 		b := s.NewBatch()
 		for i := range 2 * fewObjects {
 			content := fmt.Sprint(round, " ", i, " ") + strings.Repeat("x", i*1000)
-			if _, _, err := b.Put(strings.NewReader(content), -1); err != nil {
+			d, _, err := b.Put(strings.NewReader(content), -1)
+			if err != nil {
+				return err
+			}
+			if err := b.SetRef("batch", fmt.Sprint(round, "-", i), d); err != nil {
 				return err
 			}
 			fmt.Println("put", round, i)
+		}
+		if round%2 == 1 {
+			fmt.Println("sync", round)
+			if err := b.Sync(); err != nil {
+				return err
+			}
 		}
 		fmt.Println("commit", round)
 		if err := b.Commit(); err != nil {
@@ -102,7 +114,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	stops := []string{"put 0 0", "put 1 40", "commit 0", "commit 1", "commit 2", "done 0"}
+	stops := []string{"put 0 0", "put 1 40", "sync 1", "commit 0", "commit 1", "commit 2", "done 0"}
 	for range 4 {
 		stops = append(stops, fmt.Sprintf("put %d %d", r.IntN(3), r.IntN(2*fewObjects)))
 	}
@@ -126,6 +138,13 @@ func TestKilledInTheMiddle(t *testing.T) {
 		}
 		if _, err := s.Refs("round"); err != nil {
 			t.Errorf("killed after %q: %v", stop, err)
+		}
+		refs, err := s.Refs("batch")
+		if want := (done + 1) * 2 * fewObjects; err != nil || len(refs) < want {
+			t.Errorf("killed after %q: %d references, but %d were committed: %v", stop, len(refs), want, err)
+		}
+		if missing := s.Missing(slices.Collect(maps.Values(refs))); len(missing) > 0 {
+			t.Errorf("killed after %q: references lead to %d objects that are not stored", stop, len(missing))
 		}
 	}
 }

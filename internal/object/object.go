@@ -38,7 +38,8 @@ import (
 // Store is an object store on one file system. It is safe for concurrent use,
 // by several processes too.
 type Store struct {
-	dir string // D
+	dir  string   // D
+	root *os.File // D/objects, so that looking for an object does not walk the whole path
 
 	buffers sync.Pool // of *[smallObject]byte
 
@@ -59,10 +60,9 @@ func Open(dir string) (*Store, error) {
 			return nil, storing(dir, "make the object store", err)
 		}
 	}
-	for _, d := range []string{s.Path(), s.dir, filepath.Dir(s.dir)} {
-		if err := syncPath(d); err != nil {
-			return nil, storing(dir, "make the object store", err)
-		}
+	spread(s.tmp())
+	if s.root, err = os.Open(s.Path()); err != nil {
+		return nil, storing(dir, "open the object store", err)
 	}
 	if err := removeStale(s.tmp()); err != nil {
 		return nil, err
@@ -70,16 +70,16 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
-// Close gives up the store's temporary directory. A store that is not closed
-// loses it when its process ends.
+// Close ends the use of the store and removes its temporary directory. A store that
+// is not closed loses both when its process ends.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session == nil {
-		return nil
+	err := s.root.Close()
+	if s.session != nil {
+		err = errors.Join(err, s.session.close())
+		s.session = nil
 	}
-	err := s.session.close()
-	s.session = nil
 	return err
 }
 
@@ -150,16 +150,6 @@ func (s *Store) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
 		return nil, damaged(f.Name(), d, got)
 	}
 	return b, nil
-}
-
-// Has says whether an object is stored. It does not read it.
-func (s *Store) Has(d digest.Digest) bool {
-	path, err := s.File(d)
-	if err != nil {
-		return false
-	}
-	fi, err := os.Lstat(path)
-	return err == nil && fi.Mode().IsRegular()
 }
 
 // Verify reads an object and compares its bytes with its name. The fault is

@@ -198,10 +198,82 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestBatchRefs shows that a reference comes with the objects of its batch, and
+// that these can be read before they have their names.
+func TestBatchRefs(t *testing.T) {
+	s := newStore(t)
+	old, err := s.PutBytes([]byte("old"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	defer b.Discard()
+	d, err := b.PutBytes([]byte("new"))
+	if err := errors.Join(err, b.SetRef("build", "a", d), b.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ref("build", "a"); !errors.Is(err, fs.ErrNotExist) || s.Has(d) {
+		t.Errorf("before Commit: reference %v, object %v", err, s.Has(d))
+	}
+	read := func(d digest.Digest) string {
+		t.Helper()
+		f, err := b.Open(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		text, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for range 2 {
+		if got := read(old) + " " + read(d); got != "old new" {
+			t.Errorf("the batch gives %q", got)
+		}
+		if err := b.Commit(); err != nil { // nothing the second time
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Ref("build", "a"); err != nil || got != d {
+		t.Errorf("after Commit: %v, %v", got, err)
+	}
+	wantObjects(t, s, old, d)
+	wantNoTemps(t, s)
+}
+
+// TestMissingOfMany looks for more than one goroutine does.
+func TestMissingOfMany(t *testing.T) {
+	s := newStore(t)
+	b := s.NewBatch()
+	var all, want []digest.Digest
+	for i := range 3 * lookFor {
+		content := strings.Repeat("x", i)
+		all = append(all, digest.FromString(content))
+		if i%50 == 7 {
+			want = append(want, digest.FromString(content))
+			continue
+		}
+		if _, err := b.PutBytes([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, s.Missing(all)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestBatchDiscard(t *testing.T) {
 	s := newStore(t)
 	b := s.NewBatch()
 	if _, _, err := b.Put(strings.NewReader("x"), -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetRef("build", "a", digest.FromString("x")); err != nil {
 		t.Fatal(err)
 	}
 	b.Discard()

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
@@ -20,12 +18,13 @@ import (
 const smallObject = 256 << 10
 
 // staged is content that was hashed and, unless it is stored already, written to
-// a temporary file. Nothing of it is durable yet.
+// a temporary file.
 type staged struct {
 	digest digest.Digest
 	size   int64
 	temp   string // temporary file; empty when the object is stored already
-	fresh  bool   // stored already, but so recently that it may not be durable yet
+	fresh  bool   // stored already, but so recently that its name may not be durable yet
+	synced bool   // the bytes of the temporary file are durable
 }
 
 // Put stores what r yields, at most limit bytes (a negative limit: any number),
@@ -88,15 +87,13 @@ func (s *Store) stageSmall(b []byte, want digest.Digest) (staged, error) {
 		st.fresh = fresh
 		return st, nil
 	}
-	f, err := s.createTemp()
+	ses, err := s.begin()
 	if err != nil {
 		return staged{}, err
 	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return staged{}, s.drop(f.Name(), err)
+	if st.temp, err = ses.write(b); err != nil {
+		return staged{}, storing(s.dir, "store an object", err)
 	}
-	st.temp = f.Name()
 	return st, nil
 }
 
@@ -131,25 +128,6 @@ func (s *Store) stageLarge(r io.Reader, want digest.Digest) (staged, error) {
 		return st, s.drop(f.Name(), nil)
 	}
 	return st, nil
-}
-
-// stored says whether an object of that size (negative: any) is there, and
-// whether it came so recently that its directory entry may not be durable yet:
-// somebody else may be between their rename and their sync. Kernels write
-// directory entries back within half a minute.
-func (s *Store) stored(d digest.Digest, size int64) (stored, fresh bool) {
-	path, err := s.File(d)
-	if err != nil {
-		return false, false
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return false, false
-	}
-	if size >= 0 && st.Size != size { // damaged: store it anew
-		return false, false
-	}
-	return true, time.Since(time.Unix(st.Ctim.Unix())) < time.Minute
 }
 
 func (s *Store) createTemp() (*os.File, error) {

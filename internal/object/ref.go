@@ -14,40 +14,36 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
+// touchAfter is how old a reference must be before its use is noted again: garbage
+// collection counts in days, and a build that changes nothing should write nothing.
+const touchAfter = 12 * time.Hour
+
 // SetRef makes refs/kind/name hold d, durably and in one step.
 func (s *Store) SetRef(kind, name string, d digest.Digest) error {
-	path, err := s.refFile(kind, name)
-	if err != nil {
+	b := s.NewBatch()
+	defer b.Discard()
+	if err := b.SetRef(kind, name, d); err != nil {
 		return err
 	}
-	if _, err := Rel(d); err != nil {
-		return err
-	}
-	if err := s.writeRef(path, d.String()+"\n"); err != nil {
-		return storing(s.dir, fmt.Sprintf("write the reference %s/%s", kind, name), err)
-	}
-	return nil
+	return b.Commit()
 }
 
-func (s *Store) writeRef(path, content string) error {
-	f, err := s.createTemp()
+// stageRef writes a reference to a temporary file.
+func (s *Store) stageRef(kind, name string, d digest.Digest) (path, temp string, err error) {
+	if path, err = s.refFile(kind, name); err != nil {
+		return "", "", err
+	}
+	if _, err := Rel(d); err != nil {
+		return "", "", err
+	}
+	ses, err := s.begin()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	_, err = f.WriteString(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	if temp, err = ses.write([]byte(d.String() + "\n")); err != nil {
+		return "", "", storing(s.dir, fmt.Sprintf("write the reference %s/%s", kind, name), err)
 	}
-	made, err := renameInto(f.Name(), path)
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if made {
-		if err := syncPath(s.refs()); err != nil {
-			return err
-		}
-	}
-	return syncPath(filepath.Dir(path))
+	return path, temp, nil
 }
 
 // Ref reads a reference. The error for one that does not exist satisfies
@@ -105,13 +101,22 @@ func (s *Store) RemoveRef(kind, name string) error {
 	return nil
 }
 
-// TouchRef notes that a reference is of use now; see [Store.RefTime].
+// TouchRef notes that a reference is of use now; see [Store.RefTime]. It does not
+// write when that was noted in the last 12 hours. The error for a reference that
+// does not exist satisfies errors.Is(err, fs.ErrNotExist).
 func (s *Store) TouchRef(kind, name string) error {
-	path, err := s.refFile(kind, name)
+	used, err := s.RefTime(kind, name)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
+	if now.Sub(used) < touchAfter {
+		return nil
+	}
+	path, err := s.refFile(kind, name)
+	if err != nil {
+		return err
+	}
 	if err := os.Chtimes(path, now, now); err != nil {
 		return fmt.Errorf("touch reference %s/%s: %w", kind, name, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +22,8 @@ const objectMode = 0o444
 // session that can be locked has no owner and is removed by whoever finds it.
 type session struct {
 	path  string
-	lock  *os.File // the directory itself
-	chmod bool     // the umask takes away what objects need
+	lock  *os.File    // the directory itself
+	chmod func() bool // the umask takes away what objects need
 	next  atomic.Int64
 }
 
@@ -31,6 +33,9 @@ func (s *Store) begin() (*session, error) {
 	defer s.mu.Unlock()
 	if s.session != nil {
 		return s.session, nil
+	}
+	if err := s.syncDirs(); err != nil {
+		return nil, storing(s.dir, "make the object store", err)
 	}
 	for {
 		ses, err := newSession(s.tmp())
@@ -55,38 +60,78 @@ func newSession(tmp string) (*session, error) {
 	if lock == nil || err != nil {
 		return nil, err
 	}
-	ses := &session{path: path, lock: lock}
-	if err := ses.tryMode(); err != nil {
-		return nil, errors.Join(err, ses.close())
-	}
-	return ses, nil
+	return &session{path: path, lock: lock, chmod: sync.OnceValue(umaskMatters)}, nil
 }
 
-// tryMode finds out whether files come with the mode that is asked for, which
-// saves a call for each of them.
-func (ses *session) tryMode() error {
-	f, err := ses.create()
+// umaskMatters says whether files come without the mode that is asked for. There
+// is no call that only reads the umask.
+func umaskMatters() bool {
+	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return err
+		return true
 	}
-	fi, err := f.Stat()
-	if err == nil {
-		ses.chmod = fi.Mode() != objectMode
-	}
-	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	_, rest, _ := strings.Cut(string(b), "\nUmask:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	mask, err := strconv.ParseUint(line, 8, 32)
+	return err != nil || mask&objectMode != 0
 }
 
 // create makes a new temporary file, readable by all and writable through the
 // returned handle alone.
 func (ses *session) create() (*os.File, error) {
-	name := filepath.Join(ses.path, strconv.FormatInt(ses.next.Add(1), 36))
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, objectMode)
-	if err == nil && ses.chmod {
-		if err := f.Chmod(objectMode); err != nil {
-			return nil, errors.Join(err, f.Close(), os.Remove(name))
+	fd, name, err := ses.open()
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// write makes a new temporary file that holds b, and gives its name. After an
+// error it is gone.
+func (ses *session) write(b []byte) (name string, err error) {
+	fd, name, err := ses.open()
+	if err != nil {
+		return "", err
+	}
+	for len(b) > 0 && err == nil {
+		var n int
+		if n, err = ignoringEINTR(func() (int, error) { return unix.Write(fd, b) }); err == nil {
+			b = b[n:]
 		}
 	}
-	return f, err
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return "", errors.Join(&fs.PathError{Op: "write", Path: name, Err: err}, os.Remove(name))
+	}
+	return name, nil
+}
+
+// open makes a temporary file. It goes around os.OpenFile, which makes twice as
+// many calls: sealing does this for every file.
+func (ses *session) open() (fd int, path string, err error) {
+	name := strconv.FormatInt(ses.next.Add(1), 36)
+	path = ses.path + "/" + name
+	fd, err = ignoringEINTR(func() (int, error) {
+		return unix.Openat(int(ses.lock.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, objectMode)
+	})
+	if err != nil {
+		return 0, "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	if ses.chmod() {
+		if err := unix.Fchmod(fd, objectMode); err != nil {
+			return 0, "", errors.Join(&fs.PathError{Op: "chmod", Path: path, Err: err}, unix.Close(fd), os.Remove(path))
+		}
+	}
+	return fd, path, nil
+}
+
+// ignoringEINTR calls again what a signal interrupted.
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 func (ses *session) close() error {
