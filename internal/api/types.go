@@ -89,7 +89,7 @@ type BeginRequest struct {
 
 // Begun is a rollout that was put in flight, or waits for its turn.
 type Begun struct {
-	Rollout rollout.Rollout `json:"rollout"`          // with Queued, the one in flight
+	Rollout rollout.Rollout `json:"rollout"`          // with Queued, the one in flight; none in a freeze
 	Queued  int             `json:"queued,omitempty"` // place among those that wait, from 1; 0: it was begun
 	Index   int64           `json:"index"`            // no entry of the rollout has a lower index in the record
 }

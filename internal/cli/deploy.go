@@ -101,7 +101,7 @@ func (p *program) begun(ctx context.Context, c *api.Client, plan api.Plan, begun
 	words := fmt.Sprintf("rollout %d is in flight", begun.Rollout.Number)
 	if begun.Queued > 0 {
 		o.Outcome, o.Kind = "queued", ""
-		words = fmt.Sprintf("release %d waits behind rollout %d, at place %d", plan.To.Number, begun.Rollout.Number, begun.Queued)
+		words = fmt.Sprintf("release %d %s", plan.To.Number, queuedWords(begun))
 	} else {
 		o.Rollout = begun.Rollout.Number
 	}
@@ -144,6 +144,14 @@ func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun a
 			At(plan.App+"/"+plan.Env).Mend("see what is there:  ashlar status %s", plan.Env)
 	}
 	return nil
+}
+
+// queuedWords tells what a rollout waits for that has not begun.
+func queuedWords(b api.Begun) string {
+	if b.Rollout.Number == 0 {
+		return fmt.Sprintf("waits for the end of the freeze, at place %d", b.Queued)
+	}
+	return fmt.Sprintf("waits behind rollout %d, at place %d", b.Rollout.Number, b.Queued)
 }
 
 // dropped is the outcome of a rollout that waited and never began.

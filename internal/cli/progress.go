@@ -33,7 +33,7 @@ type progress struct {
 	trouble          string    // why the rollout does not go on, when the record cannot say
 	queued           bool      // it has not begun: it waits for r
 	causes           []rollout.Cause
-	told             map[string]bool // causes that were said
+	told             map[string]time.Time // causes, and when they were said last
 }
 
 // unit is one instance as it is shown.
@@ -58,12 +58,14 @@ const (
 	lookForTrouble = 2 * time.Second
 	// worthTelling is how long something has to be waited for before that is said.
 	worthTelling = 2 * time.Second
+	// tellAgain is how often it is said anew, as its figures change.
+	tellAgain = 30 * time.Second
 )
 
 func newProgress(p *program, begun api.Begun, plan api.Plan) *progress {
-	pr := &progress{p: p, r: begun.Rollout, plan: plan, step: string(begun.Rollout.Step), queued: begun.Queued > 0, told: map[string]bool{}}
+	pr := &progress{p: p, r: begun.Rollout, plan: plan, step: string(begun.Rollout.Step), queued: begun.Queued > 0, told: map[string]time.Time{}}
 	if pr.queued {
-		pr.step = fmt.Sprintf("waits behind rollout %d, at place %d", begun.Rollout.Number, begun.Queued)
+		pr.step = queuedWords(begun)
 		pr.say("release %d %s", plan.To.Number, pr.step)
 	}
 	for _, in := range plan.Instances {
@@ -370,8 +372,8 @@ func (pr *progress) heed(s api.Status) {
 			continue
 		}
 		pr.causes = append(pr.causes, c)
-		if key := c.What + c.Command; !pr.told[key] && !c.Since.IsZero() {
-			pr.told[key] = true
+		if key := c.Since.String() + c.Command; !c.Since.IsZero() && s.Now.Sub(pr.told[key]) >= tellAgain {
+			pr.told[key] = s.Now
 			pr.say("%9s  waits for %s", seconds(max(0, s.Now.Sub(pr.r.StartedAt))), causeWords(c, s.Now))
 		}
 	}

@@ -179,6 +179,36 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// TestFreezeWithNothingInFlight: what may wait does so until the freeze is over, though
+// nothing else holds it up, and Why says so.
+func TestFreezeWithNothingInFlight(t *testing.T) {
+	e := newWorld().engine()
+	live(t, e, "1")
+	frozen := shop("2")
+	env := frozen.Environments["prod"]
+	env.Rollout.Freeze = []release.Window{{From: "00:00", To: "06:00", Zone: "UTC"}}
+	frozen.Environments["prod"] = env
+	stored := add(t, e, frozen)
+	begun, err := e.Deploy(t.Context(), midnight, "dana", key, stored.Digest, engine.DeployOptions{Queue: true})
+	if err != nil || begun.Queued != 1 || begun.Rollout.Number != 0 {
+		t.Fatalf("begun %+v (%v)", begun, err)
+	}
+	settle(t, e)
+	if s := state(t, e); len(s.Queue) != 1 || s.Rollout != nil {
+		t.Fatalf("%d wait, in flight %v", len(s.Queue), s.Rollout)
+	}
+	why, err := e.Why(t.Context(), midnight, key)
+	if err != nil || len(why) != 1 || !strings.HasPrefix(why[0].What, "the freeze to end") || !why[0].Till.Equal(midnight.Add(6*time.Hour)) {
+		t.Errorf("why: %+v (%v)", why, err)
+	}
+	if _, err := e.Tick(t.Context(), midnight.Add(6*time.Hour), key); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(t, e); s.Rollout == nil || s.Rollout.To.Release != stored.Digest {
+		t.Errorf("after the freeze in flight: %v", s.Rollout)
+	}
+}
+
 // TestRehearse: the answer to "would a rollback work now" is tried out, kept, and in the
 // record only when it changes.
 func TestRehearse(t *testing.T) {

@@ -57,6 +57,7 @@ type memory struct {
 	refused    *rollout.Refused
 	specs      map[digest.Digest]release.Spec // by spec digest, of the releases in use
 	trouble    string                         // what kept Run from the last step; guarded by Engine.mu
+	metrics    map[string]rollout.Metric      // last answers of Prometheus; guarded by Engine.mu, never changed
 }
 
 // New makes an engine. Nothing happens before Tick or Run.
@@ -108,7 +109,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	if err != nil {
 		return Ticked{}, err
 	}
-	seen.Metrics = e.ask(ctx, state.Questions())
+	seen.Metrics = e.ask(ctx, key, state.Questions())
 	if seen.Frozen, err = frozen(state, now); err != nil {
 		return Ticked{}, err
 	}

@@ -12,10 +12,27 @@ import (
 
 // ask gets the values that an analysis in flight needs. What does not answer is part
 // of the answer: the analysis has not enough evidence then.
-func (e *Engine) ask(ctx context.Context, questions []rollout.Question) map[string]rollout.Metric {
-	if len(questions) == 0 {
-		return nil
+func (e *Engine) ask(ctx context.Context, key Key, questions []rollout.Question) map[string]rollout.Metric {
+	var out map[string]rollout.Metric
+	if len(questions) > 0 {
+		out = e.query(ctx, questions)
 	}
+	m := e.memory(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m.metrics = out
+	return out
+}
+
+// answers are the last ones that ask got.
+func (e *Engine) answers(key Key) map[string]rollout.Metric {
+	m := e.memory(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return m.metrics
+}
+
+func (e *Engine) query(ctx context.Context, questions []rollout.Question) map[string]rollout.Metric {
 	out := make(map[string]rollout.Metric, len(questions))
 	for _, q := range questions {
 		if e.Metrics == nil {
@@ -53,16 +70,16 @@ func window(declared []rollout.Window, now time.Time) (*rollout.Frozen, error) {
 	return &rollout.Frozen{Until: until, Why: why}, nil
 }
 
-// thaw refuses a deploy within a freeze, unless a person forces it with a reason.
-// Going back is always possible.
-func thaw(now time.Time, key Key, q rollout.Request) error {
-	if q.Kind != rollout.KindDeploy || q.Force || q.Queue {
-		return nil
+// thaw refuses a deploy within a freeze, unless a person forces it with a reason. hold
+// tells that it has to wait, as it may. Going back is always possible.
+func thaw(now time.Time, key Key, q rollout.Request) (hold bool, err error) {
+	if q.Kind != rollout.KindDeploy || q.Force {
+		return false, nil
 	}
 	f, err := window(q.To.Strategy.Freeze, now)
-	if err != nil || f == nil {
-		return err
+	if err != nil || f == nil || q.Queue {
+		return f != nil, err
 	}
-	return fault.New(fault.Refused, "nothing is deployed to %s until %s: %s", key.Env, f.Until.UTC().Format(time.RFC3339), strings.TrimSuffix(f.Why, ".")).
+	return false, fault.New(fault.Refused, "nothing is deployed to %s until %s: %s", key.Env, f.Until.UTC().Format(time.RFC3339), strings.TrimSuffix(f.Why, ".")).
 		At(key.String()).Mend(`let it wait: --queue; or say why it cannot: --force --reason "..."`)
 }

@@ -44,7 +44,7 @@ type DeployOptions struct {
 
 // Begun is what became of a request.
 type Begun struct {
-	Rollout rollout.Rollout // that was begun; with Queued, the one in flight
+	Rollout rollout.Rollout // that was begun; with Queued, the one in flight, or none in a freeze
 	Queued  int             // place among those that wait, from 1; 0: it was begun
 }
 
@@ -181,7 +181,7 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 	if err := e.inQuarantine(ctx, key, state, q.Kind, stored); err != nil {
 		return Begun{}, err
 	}
-	if err := thaw(now, key, q); err != nil {
+	if q.Hold, err = thaw(now, key, q); err != nil {
 		return Begun{}, err
 	}
 	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
@@ -202,7 +202,10 @@ func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, 
 	}
 	m.refused = nil
 	e.Wake(key)
-	begun := Begun{Rollout: *next.Rollout}
+	var begun Begun
+	if next.Rollout != nil {
+		begun.Rollout = *next.Rollout
+	}
 	if begun.Rollout.Number <= state.Rollouts {
 		begun.Queued = 1 + slices.IndexFunc(next.Queue, func(w rollout.Queued) bool { return w.To.Release == q.To.Release && w.At.Equal(now) })
 	}
@@ -250,7 +253,11 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		status.Problems = append(status.Problems, "the router does not answer: "+err.Error())
 	}
 	if len(status.Problems) == 0 {
-		d := e.Decide(now, state, rollout.Observation{Instances: status.Instances, Router: status.Router})
+		seen := rollout.Observation{Instances: status.Instances, Router: status.Router, Metrics: e.answers(key)}
+		if seen.Frozen, err = frozen(state, now); err != nil {
+			return status, err
+		}
+		d := e.Decide(now, state, seen)
 		status.Waiting, status.Why = d.Waiting, d.Why
 	}
 	if trouble := e.trouble(key); trouble != "" {

@@ -27,6 +27,7 @@ type Request struct {
 	Queue     bool   `json:"queue,omitempty"`     // wait for the rollout in flight, whatever the environment says
 	Supersede bool   `json:"supersede,omitempty"` // end the rollout in flight
 	Force     bool   `json:"force,omitempty"`     // though a data schema would not be readable
+	Hold      bool   `json:"-"`                   // wait though nothing is in flight: nothing is deployed now
 }
 
 // Begin puts a rollout in flight. While one is, the request waits for it, ends it
@@ -39,11 +40,11 @@ func Begin(now time.Time, s State, q Request) (State, []Event, error) {
 	}
 	d := &decider{now: now, s: s.clone()}
 	switch {
-	case s.Rollout == nil:
+	case s.Rollout == nil && !q.Hold:
 		d.begin(q)
-	case q.Supersede:
+	case s.Rollout != nil && q.Supersede:
 		d.supersede(q)
-	case q.Queue || !slices.Contains([]string{"", QueueRefuse}, q.To.Strategy.Queue):
+	case q.Hold || q.Queue || !slices.Contains([]string{"", QueueRefuse}, q.To.Strategy.Queue):
 		d.enqueue(q)
 	default:
 		return s, nil, inFlight(s)
@@ -97,7 +98,11 @@ func (d *decider) queueAt(at int, q Request) {
 	if why == "" {
 		why = fmt.Sprintf("%s of release %d", q.Kind, q.To.Number)
 	}
-	d.event(Event{Kind: "rollout.queued", Release: q.To.Release, Reason: why, Data: map[string]string{"behind": strconv.Itoa(d.s.Rollout.Number)}})
+	var data map[string]string
+	if r := d.s.Rollout; r != nil {
+		data = map[string]string{"behind": strconv.Itoa(r.Number)}
+	}
+	d.event(Event{Kind: "rollout.queued", Release: q.To.Release, Reason: why, Data: data})
 }
 
 func (d *decider) dropQueue(why string) {
