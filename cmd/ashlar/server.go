@@ -128,6 +128,7 @@ func (s *server) openPlatform(ctx context.Context, q cli.ServeRequest) error {
 	runc, shim := programs(q.Runc, q.Shim)
 	s.platform, err = local.New(ctx, local.Config{
 		RunDir: s.runDir, LogDir: filepath.Join(s.dir, "logs"), Objects: s.objects.Path(), Runc: runc, Shim: shim, Log: s.log,
+		Secrets: s.secrets.values.Get, VolumeDir: filepath.Join(s.dir, "volumes"),
 		Beyond: nft.Pool, Peers: (&peers{store: s.store, kernel: s.kernel, log: s.log}).of,
 	})
 	if err != nil {

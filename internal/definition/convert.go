@@ -79,7 +79,8 @@ func (c *converter) environment(env pair, parts, volumes *node, k *checker) Envi
 		m = c.single(p, overrides.get(p.key), m, out.Volumes)
 		s := c.settings(m)
 		for i := range s.Volumes {
-			s.Volumes[i].Mode = out.Volumes[s.Volumes[i].Volume].Mode
+			v := out.Volumes[s.Volumes[i].Volume]
+			s.Volumes[i].Mode, s.Volumes[i].Snapshot = v.Mode, v.Snapshot
 		}
 		out.Components[p.key] = s
 		k.component(p, m)

@@ -35,7 +35,7 @@ func (p *Platform) make(ctx context.Context, i *instance) error {
 		return err
 	}
 	i.take(b)
-	what, err := p.shimConfig(i.meta)
+	what, err := p.shimConfig(ctx, i.meta)
 	if err == nil {
 		err = p.lay(i.meta)
 	}
@@ -73,7 +73,7 @@ func (p *Platform) lay(m meta) error {
 	return nil
 }
 
-func (p *Platform) shimConfig(m meta) (shim.Config, error) {
+func (p *Platform) shimConfig(ctx context.Context, m meta) (shim.Config, error) {
 	signal, err := stopSignal(m.Spec)
 	if err != nil {
 		return shim.Config{}, err
@@ -82,13 +82,22 @@ func (p *Platform) shimConfig(m meta) (shim.Config, error) {
 	if m.Spec.Settings == "" {
 		seals = seals[1:]
 	}
-	spec, err := p.runtimeSpec(m)
+	values, err := p.secretValues(ctx, m)
+	if err != nil {
+		return shim.Config{}, err
+	}
+	volumes, err := p.volumes(ctx, m)
+	if err != nil {
+		return shim.Config{}, err
+	}
+	spec, err := p.runtimeSpec(m, values)
 	if err != nil {
 		return shim.Config{}, err
 	}
 	text, err := json.Marshal(spec)
 	return shim.Config{
 		Dir: p.instanceDir(m.Instance.ID), Spec: text, Hosts: p.hosts(m), Objects: p.cfg.Objects, Seals: seals,
+		Secrets: secretFiles(m.Spec, values), Volumes: volumes,
 		Log: p.logFile(m.Key, m.Instance.ID), LogSize: p.cfg.LogSize, LogFiles: p.cfg.LogFiles,
 		Signal: signal, Grace: time.Duration(m.Spec.StopGraceMS) * time.Millisecond,
 	}, err

@@ -31,8 +31,11 @@ type Config struct {
 	Beyond  netip.Prefix // what instances reach through the bridge beside its subnet: the stable addresses of services; zero: nothing
 	// Peers gives the services of an environment that an instance can call by name; nil: none.
 	Peers func(rollout.Key) map[string]netip.Addr
-	Log   *slog.Logger
-	Now   func() time.Time // default time.Now
+	// Secrets gives the value of one version of a secret; nil: there are none.
+	Secrets   func(context.Context, rollout.Key, release.Secret) ([]byte, error)
+	VolumeDir string // where volumes are; empty: there are none
+	Log       *slog.Logger
+	Now       func() time.Time // default time.Now
 
 	LogSize  int64 // bytes of one output file before it is rotated; default 8 MiB
 	LogFiles int   // output files per instance, the current one included; default 3
@@ -102,6 +105,11 @@ func (c *Config) complete() error {
 	}
 	for _, program := range []string{c.Runc, c.Shim} {
 		if err := executable(program); err != nil {
+			return err
+		}
+	}
+	if c.VolumeDir != "" {
+		if c.VolumeDir, err = filepath.Abs(c.VolumeDir); err != nil {
 			return err
 		}
 	}
@@ -313,6 +321,9 @@ func (p *Platform) check(env rollout.Key, in rollout.Instance, spec release.Spec
 	}
 	if spec.Health != nil && spec.Port == 0 {
 		return fault.New(fault.Invalid, "component %s has a health check but no port", in.Component)
+	}
+	if len(spec.Volumes) > 0 && p.cfg.VolumeDir == "" {
+		return fault.New(fault.Unavailable, "component %s has volumes, and this server has no place for them", in.Component)
 	}
 	if _, err := stopSignal(spec); err != nil {
 		return err

@@ -23,8 +23,9 @@ const (
 	cpuPeriod   = 100000 // microseconds
 )
 
-// runtimeSpec is the container of an instance, as the OCI runtime specification says it.
-func (p *Platform) runtimeSpec(m meta) (*specs.Spec, error) {
+// runtimeSpec is the container of an instance, as the OCI runtime specification says
+// it, with the values of its secrets where variables hold them.
+func (p *Platform) runtimeSpec(m meta, secrets map[string][]byte) (*specs.Spec, error) {
 	limits, err := rlimits()
 	if err != nil {
 		return nil, err
@@ -36,13 +37,13 @@ func (p *Platform) runtimeSpec(m meta) (*specs.Spec, error) {
 		Process: &specs.Process{
 			User:            specs.User{UID: uint32(m.Spec.UID), GID: uint32(m.Spec.GID)},
 			Args:            m.Spec.Command,
-			Env:             environment(m),
+			Env:             append(environment(m), secretVariables(m.Spec, secrets)...),
 			Cwd:             workDir(m.Spec),
 			Capabilities:    capabilities(m.Spec.Capabilities),
 			Rlimits:         limits,
 			NoNewPrivileges: true,
 		},
-		Mounts: append(mounts(m.Spec), p.hostsMount(m)...),
+		Mounts: slices.Concat(mounts(m.Spec), p.hostsMount(m), p.volumeMounts(m), p.secretMounts(m.Spec)),
 		Linux: &specs.Linux{
 			CgroupsPath:   p.cgroup(m.Instance.ID),
 			Namespaces:    namespaces(),
@@ -85,6 +86,9 @@ func environment(m meta) []string {
 	if m.Spec.Port != 0 {
 		env = append(env, fmt.Sprintf("PORT=%d", m.Spec.Port))
 	}
+	if m.Instance.Fence > 0 {
+		env = append(env, fmt.Sprintf("ASHLAR_FENCE=%d", m.Instance.Fence))
+	}
 	kept := env[:0]
 	for _, e := range env {
 		name, _, _ := strings.Cut(e, "=")
@@ -107,7 +111,7 @@ func capabilities(names []string) *specs.LinuxCapabilities {
 	return &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps, Inheritable: caps, Ambient: caps}
 }
 
-// mounts leaves nothing writable but the declared tmpfs. There is no /dev/shm, no
+// mounts leaves nothing writable but the declared tmpfs; volumes come on top. There is no /dev/shm, no
 // message queue and no control group unless a tmpfs is declared there.
 func mounts(s release.Spec) []specs.Mount {
 	out := []specs.Mount{

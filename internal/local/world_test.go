@@ -140,7 +140,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	}
 	w := &world{t: t, cfg: Config{
 		RunDir: filepath.Join(dir, "run"), LogDir: filepath.Join(dir, "logs"), Objects: programs.store.Path(),
-		Runc: programs.runc, Shim: programs.shim,
+		Runc: programs.runc, Shim: programs.shim, VolumeDir: filepath.Join(dir, "volumes"),
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}}
 	for _, c := range change {
@@ -296,13 +296,15 @@ func spec(behaviour string, change ...func(*release.Spec)) release.Spec {
 	for _, c := range change {
 		c(&s)
 	}
-	s.Settings = settings(s.Files, release.Tmpfs{Path: "/tmp"})
+	laid := s
+	laid.Tmpfs = []release.Tmpfs{{Path: "/tmp"}} // what a test adds has no place prepared
+	s.Settings = settings(laid)
 	return s
 }
 
 // settings seals a settings layer.
-func settings(files []release.ConfigFile, tmpfs ...release.Tmpfs) digest.Digest {
-	t, err := seal.SettingsTree(programs.base, release.Spec{Files: files, Tmpfs: tmpfs})
+func settings(s release.Spec) digest.Digest {
+	t, err := seal.SettingsTree(programs.base, s)
 	if err != nil {
 		panic(err)
 	}

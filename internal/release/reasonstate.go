@@ -68,11 +68,14 @@ func (rs *reasons) state(a, b Spec) {
 	}
 }
 
-// String renders a mount: "data, exclusive, read-only".
+// String renders a mount: "data, exclusive, with snapshots".
 func (m Mount) String() string {
 	out := m.Volume + ", " + m.Mode
 	if m.ReadOnly {
 		out += ", read-only"
+	}
+	if m.Snapshot {
+		out += ", with snapshots"
 	}
 	return out
 }

@@ -219,6 +219,7 @@ type Mount struct {
 	Volume   string `json:"volume"` // name within the environment
 	Mode     string `json:"mode"`   // VolumeExclusive or VolumeShared
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	Snapshot bool   `json:"snapshot,omitempty"` // as the volume has it
 }
 
 // Secret names one version of a secret and says how the instance gets it. The value is

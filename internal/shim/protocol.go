@@ -27,11 +27,13 @@ const (
 
 // Config is what a shim is told with OpCreate. It is never written to a file.
 type Config struct {
-	Dir      string          `json:"dir"`      // the instance's directory, with the files the shim was born with
-	Spec     json.RawMessage `json:"spec"`     // the OCI runtime specification; its root is Root
-	Hosts    []byte          `json:"hosts"`    // what HostsFile is to hold
-	Objects  string          `json:"objects"`  // the object store's data layer
-	Seals    []digest.Digest `json:"seals"`    // top layer first
+	Dir      string          `json:"dir"`     // the instance's directory, with the files the shim was born with
+	Spec     json.RawMessage `json:"spec"`    // the OCI runtime specification; its root is Root
+	Hosts    []byte          `json:"hosts"`   // what HostsFile is to hold
+	Objects  string          `json:"objects"` // the object store's data layer
+	Seals    []digest.Digest `json:"seals"`   // top layer first
+	Secrets  []Secret        `json:"secrets,omitempty"`
+	Volumes  []Volume        `json:"volumes,omitempty"`
 	Log      string          `json:"log"`      // output file; rotated to .1, .2, …
 	LogSize  int64           `json:"logSize"`  // bytes of one file
 	LogFiles int             `json:"logFiles"` // how many files, the current one included
@@ -86,7 +88,7 @@ type Message struct {
 
 // Failure is what went wrong, in the words of who refused.
 type Failure struct {
-	Step  string       `json:"step"` // mount, create, start, log, order
+	Step  string       `json:"step"` // mount, volume, create, start, log, order
 	Text  string       `json:"text"`
 	Fault *fault.Error `json:"fault,omitempty"` // what the failure is to a person, where that is known already
 }

@@ -32,6 +32,7 @@ type shim struct {
 	output  *output
 	copies  sync.WaitGroup
 	streams []stream
+	held    []*os.File // locks of volumes
 
 	said   Message
 	over   bool                    // there is nothing to wait for any more
@@ -134,6 +135,12 @@ func (s *shim) make(ctx context.Context) error {
 	}
 	private := s.runc.Private
 	if err := os.WriteFile(filepath.Join(private, HostsFile), s.cfg.Hosts, 0o644); err != nil {
+		return err
+	}
+	if err := s.keepSecrets(); err != nil {
+		return err
+	}
+	if err := s.holdVolumes(); err != nil {
 		return err
 	}
 	if err := seal.Mount(filepath.Join(private, Root), s.cfg.Objects, s.cfg.Seals...); err != nil {

@@ -22,7 +22,7 @@ func main() {
 	behaviours := map[string]func(){
 		"serves": serve, "plain": wait, "sick": wait, "exits": exit, "stubborn": stubborn,
 		"leaks": leak, "fills": fill, "floods": flood, "eats": eat, "lines": lines, "looks": look, "child": child,
-		"flaps": flap, "dies": die,
+		"flaps": flap, "dies": die, "keeps": keep,
 	}
 	act := behaviours[os.Args[1]]
 	if act == nil {
@@ -97,6 +97,28 @@ func leak() {
 	}
 	time.Sleep(50 * time.Millisecond)
 	os.Exit(4)
+}
+
+// keep adds its name to a file in its volume, says what is there, which secret and
+// token it was given, and waits.
+func keep() {
+	f, err := os.OpenFile("/data/names", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getenv("ASHLAR_INSTANCE"))
+	}
+	fmt.Println("kept:", err)
+	b, err := os.ReadFile("/data/names")
+	fmt.Println("names:", strings.Fields(string(b)), err)
+	program, _ := os.ReadFile("/proc/self/exe")
+	_ = os.WriteFile("/data/program", program, 0o755)
+	fmt.Println("exec data:", exec.Command("/data/program", "exits").Run())
+	secret, err := os.ReadFile("/run/secrets/key")
+	fmt.Println("secret:", string(secret), err)
+	fmt.Println("write secret:", os.WriteFile("/run/secrets/key", nil, 0o600))
+	info, _ := os.Stat("/run/secrets/key")
+	fmt.Println("mode:", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
+	fmt.Println("variable:", os.Getenv("KEY"), "fence:", os.Getenv("ASHLAR_FENCE"))
+	wait()
 }
 
 func child() {
