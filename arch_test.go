@@ -69,7 +69,7 @@ var packages = map[string]pkg{
 	"internal/shim":   {adapter, "fault seal", "", "the process that holds one instance; it mounts the instance's seal"},
 	"internal/local":  {adapter, "fault release rollout seal shim", "engine conformance image object", "it is an engine.Platform, which Go sees without an import; its tests assert it"},
 	"internal/router": {adapter, "fault rollout", "load conformance", "it is an engine.Router, which Go sees without an import"},
-	"internal/nft":    {adapter, "fault rollout", "", "it is an engine.Router for TCP services, which Go sees without an import"},
+	"internal/nft":    {adapter, "fault rollout", "engine conformance", "it is an engine.Router for TCP services, which Go sees without an import"},
 	"internal/store": {adapter, "fault rollout record engine", "conformance",
 		"it is an engine.Store, whose methods carry engine.Stored; were that type in the core, the import would go"},
 	"internal/prometheus": {adapter, "fault", "", "one number of a server's; what it means is judged elsewhere"},

@@ -117,13 +117,13 @@ func (w *world) reopen() {
 func (w *world) down(generation int64, keys ...rollout.Key) {
 	w.t.Helper()
 	for _, k := range keys {
-		must(w.t, w.Apply(w.t.Context(), k, rollout.Table{Generation: generation}))
+		must(w.t, w.Apply(context.Background(), k, rollout.Table{Generation: generation}))
 		w.until("nothing is under way in "+k.String(), func() bool {
-			s, err := w.Status(w.t.Context(), k)
+			s, err := w.Status(context.Background(), k)
 			return err == nil && len(s.Kinds) == 0
 		})
 	}
-	must(w.t, w.Close(w.t.Context()))
+	must(w.t, w.Close(context.Background()))
 }
 
 // sweep takes away what a failed test left, so that the others may pass.
