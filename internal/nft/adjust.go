@@ -16,8 +16,8 @@ import (
 // from loopback addresses if a service has one; and links forward over which others
 // reach a service's address. Such a link forwards nothing else (ruleset.go), and stops when
 // no service needs it any more.
-func (r *Router) adjust(rules *ruleset) error {
-	listens, err := r.listens(rules)
+func (r *Router) adjust(rules *ruleset, key rollout.Key, env environment) error {
+	listens, err := r.listens(rules, key, env)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (r *Router) open(rules *ruleset, want []string) error {
 	if err != nil {
 		return unable("read the kernel's tables", err)
 	}
-	b, err := begin()
+	b, err := rules.kernel.begin()
 	if err != nil {
 		return unable("talk to the kernel", err)
 	}
@@ -85,21 +85,16 @@ func (r *Router) open(rules *ruleset, want []string) error {
 	return nil
 }
 
-// listens gives the addresses on the host of all services in force.
-func (r *Router) listens(rules *ruleset) ([]netip.AddrPort, error) {
+// listens gives the addresses on the host of all services in force, env's among them.
+func (r *Router) listens(rules *ruleset, key rollout.Key, env environment) ([]netip.AddrPort, error) {
+	all, err := r.others(rules, key)
 	var out []netip.AddrPort
-	for _, text := range r.book.Routed {
-		env, err := rules.read(parseKey(text))
-		if err != nil {
-			return nil, unable("read the kernel's routes", err)
-		}
-		for _, p := range env.services {
-			if p.listen.IsValid() {
-				out = append(out, p.listen)
-			}
+	for _, p := range append(all, env.services...) {
+		if p.listen.IsValid() {
+			out = append(out, p.listen)
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // refuseTaken refuses an address on the host that another environment's service has, or
@@ -134,17 +129,18 @@ func (r *Router) refuseTaken(rules *ruleset, key rollout.Key, prev environment, 
 	return nil
 }
 
+// others gives the services of the other environments that have an address on the host.
 func (r *Router) others(rules *ruleset, key rollout.Key) ([]placed, error) {
 	var out []placed
 	for _, text := range r.book.Routed {
 		if text == key.String() {
 			continue
 		}
-		env, err := rules.read(parseKey(text))
+		_, services, err := rules.readServices(parseKey(text))
 		if err != nil {
 			return nil, unable("read the kernel's routes", err)
 		}
-		for _, p := range env.services {
+		for _, p := range services {
 			if p.listen.IsValid() {
 				p.name = text + "/" + p.name
 				out = append(out, p)

@@ -111,6 +111,18 @@ func parseListen(text string) (netip.AddrPort, error) {
 	return at, nil
 }
 
+// equalShares says that every backend that gets anything gets the same.
+func equalShares(parts []share, turn uint32) bool { return int(turn) == len(parts) }
+
+// digestOfAll is that of a table's TCP services.
+func digestOfAll(services []service) string {
+	digests := make([]string, len(services))
+	for i, s := range services {
+		digests[i] = s.digest
+	}
+	return digestOf(digests)
+}
+
 // digestOf tells tables and services apart, in short.
 func digestOf(v any) string {
 	b, err := json.Marshal(v)
@@ -144,6 +156,7 @@ type share struct {
 	at   netip.AddrPort
 }
 
+// gcd is the greatest common divisor.
 func gcd(a, b int) int {
 	for b != 0 {
 		a, b = b, a%b

@@ -45,13 +45,17 @@ func (c flow) underWay() bool {
 
 // listFlows asks connection tracking for the connections of backends. Those that
 // go to a backend directly, as probes do, are none of a service's.
-func listFlows(members map[netip.AddrPort]member) (flows, error) {
+func (r *Router) listFlows(members map[netip.AddrPort]member) (flows, error) {
 	out := flows{}
 	if len(members) == 0 {
 		return out, nil
 	}
-	list, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	tracking, err := r.kernel.track()
+	if err != nil {
+		return nil, err
+	}
+	list, err := tracking.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err := r.kernel.lost(err); err != nil {
 		return nil, err
 	}
 	for _, e := range list {
@@ -104,7 +108,7 @@ func (r *Router) cutOverdue() {
 	if len(r.book.Routed) == 0 {
 		return
 	}
-	rules := newRuleset(r.table, r.cfg.Bridge, r.book)
+	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	for _, text := range r.book.Routed {
 		key := parseKey(text)
 		env, err := rules.read(key)
@@ -131,7 +135,12 @@ func (r *Router) cutOverdue() {
 // find out, and writes down how many there were.
 func (r *Router) cutNow(rules *ruleset, env string, was environment, due map[netip.AddrPort]member) (map[netip.AddrPort]member, error) {
 	c := &cutter{due: due}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, c); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	tracking, err := r.kernel.track()
+	if err != nil {
+		return was.members, err
+	}
+	_, err = tracking.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, c)
+	if err := r.kernel.lost(err); err != nil {
 		return was.members, err
 	}
 	if err := challenge(c.cut); err != nil {
@@ -150,7 +159,7 @@ func (r *Router) cutNow(rules *ruleset, env string, was environment, due map[net
 		}
 		next[at] = member{id: m.id, over: true, cut: n, till: r.cfg.Now()}
 	}
-	b, err := begin()
+	b, err := rules.kernel.begin()
 	if err != nil {
 		return was.members, err
 	}

@@ -3,6 +3,8 @@ package nft
 import (
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
 )
 
 // TestHold: while there is no backend new connections wait, from the host and from
@@ -41,13 +43,16 @@ func TestHold(t *testing.T) {
 // waitingFor counts the connections that wait, as the kernel knows them.
 func (w *world) waitingFor(t *testing.T) int {
 	t.Helper()
-	rules := newRuleset(w.table, bridge, w.book)
-	waiting, _ := rules.waiting(chainName(production, "redis"), 0)
-	b, err := begin()
-	must(t, err)
-	elements, err := b.GetSetElements(waiting)
-	must(t, err)
-	return len(elements)
+	w.Router.mu.Lock()
+	defer w.Router.mu.Unlock()
+	waiting, _ := newRuleset(&w.kernel, w.table, bridge, w.book).waiting(chainName(production, "redis"), 0)
+	n := 0
+	must(t, w.kernel.ask(func(c *nftables.Conn) error {
+		elements, err := c.GetSetElements(waiting)
+		n = len(elements)
+		return err
+	}))
+	return n
 }
 
 // TestHoldEnds: after the service's Hold a connection is refused, at its next SYN.

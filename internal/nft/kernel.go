@@ -9,7 +9,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -32,31 +31,16 @@ func (e environment) service(name string) (placed, bool) {
 }
 
 // read asks the kernel for an environment.
-func (r *ruleset) read(key rollout.Key) (environment, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return environment{}, err
-	}
-	env := environment{members: map[netip.AddrPort]member{}}
-	rules, err := conn.GetRules(r.table, &nftables.Chain{Table: r.table, Name: registerName(key)})
-	if absent(err) {
-		return env, nil
-	}
-	if err != nil {
+func (r *ruleset) read(key rollout.Key) (env environment, err error) {
+	env.members = map[netip.AddrPort]member{}
+	if env.stamp, env.services, err = r.readServices(key); err != nil || env.stamp == (stamp{}) {
 		return env, err
 	}
-	for _, rule := range rules {
-		text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
-		if s, ok := parseStamp(text); ok {
-			env.stamp = s
-		} else if p, ok := parsePlaced(text); ok {
-			env.services = append(env.services, p)
-		}
-	}
-	elements, err := conn.GetSetElements(r.register(key))
-	if err != nil && !absent(err) {
-		return env, err
-	}
+	var elements []nftables.SetElement
+	err = r.kernel.ask(func(conn *nftables.Conn) (err error) {
+		elements, err = conn.GetSetElements(r.register(key))
+		return err
+	})
 	for _, e := range elements {
 		at, ok := parseSocket(e.Key)
 		m, known := parseMember(e.Comment)
@@ -64,7 +48,28 @@ func (r *ruleset) read(key rollout.Key) (environment, error) {
 			env.members[at] = m
 		}
 	}
-	return env, nil
+	return env, err
+}
+
+// readServices asks for the generation and the services alone.
+func (r *ruleset) readServices(key rollout.Key) (s stamp, services []placed, err error) {
+	var rules []*nftables.Rule
+	err = r.kernel.ask(func(conn *nftables.Conn) (err error) {
+		rules, err = conn.GetRules(r.table, &nftables.Chain{Table: r.table, Name: registerName(key)})
+		return err
+	})
+	if absent(err) {
+		return s, nil, nil
+	}
+	for _, rule := range rules {
+		text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
+		if found, ok := parseStamp(text); ok {
+			s = found
+		} else if p, ok := parsePlaced(text); ok {
+			services = append(services, p)
+		}
+	}
+	return s, services, err
 }
 
 func (r *ruleset) register(key rollout.Key) *nftables.Set {
@@ -90,12 +95,12 @@ func (r *ruleset) note(b *batch, key rollout.Key, prev, next environment) {
 func (r *ruleset) noteMembers(b *batch, key rollout.Key, prev, next map[netip.AddrPort]member) {
 	var gone, fresh []nftables.SetElement
 	for at, m := range prev {
-		if now, kept := next[at]; !kept || now.String() != m.String() {
+		if now, kept := next[at]; !kept || now != m {
 			gone = append(gone, nftables.SetElement{Key: socketBytes(at)})
 		}
 	}
 	for at, m := range next {
-		if was, there := prev[at]; !there || was.String() != m.String() {
+		if was, there := prev[at]; !there || was != m {
 			fresh = append(fresh, nftables.SetElement{Key: socketBytes(at), Comment: m.String()})
 		}
 	}
@@ -122,11 +127,10 @@ func absent(err error) bool {
 
 // present says whether the server's table is there.
 func (r *ruleset) present() (bool, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return false, err
-	}
-	_, err = conn.ListTableOfFamily(r.table.Name, r.table.Family)
+	err := r.kernel.ask(func(conn *nftables.Conn) error {
+		_, err := conn.ListTableOfFamily(r.table.Name, r.table.Family)
+		return err
+	})
 	if absent(err) {
 		return false, nil
 	}
@@ -135,41 +139,18 @@ func (r *ruleset) present() (bool, error) {
 
 // links gives the links that forward because of us.
 func (r *ruleset) links() ([]string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, err
-	}
-	elements, err := conn.GetSetElements(r.opened)
+	var out []string
+	err := r.kernel.ask(func(conn *nftables.Conn) error {
+		elements, err := conn.GetSetElements(r.opened)
+		for _, e := range elements {
+			out = append(out, linkName(e.Key))
+		}
+		return err
+	})
 	if absent(err) {
 		return nil, nil
 	}
-	var out []string
-	for _, e := range elements {
-		out = append(out, linkName(e.Key))
-	}
 	return out, err
-}
-
-// batch is one transaction: all of it or nothing, in one instant.
-type batch struct {
-	*nftables.Conn
-	errs []error
-}
-
-// buffer takes a transaction of about 10,000 backends and its acknowledgement, in bytes.
-const buffer = 8 << 20
-
-func begin() (*batch, error) {
-	room := func(c *netlink.Conn) error { return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer)) }
-	conn, err := nftables.New(nftables.WithSockOptions(room))
-	return &batch{Conn: conn}, err
-}
-
-func (b *batch) commit() error {
-	if err := errors.Join(b.errs...); err != nil {
-		return err
-	}
-	return b.Flush()
 }
 
 // atOnce is how many elements one message takes: its attributes are at most 64 KiB.

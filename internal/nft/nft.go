@@ -30,11 +30,12 @@ type Router struct {
 	cfg   Config
 	table *nftables.Table
 
-	mu    sync.Mutex
-	book  *addresses
-	timer *time.Timer // of the next cut
-	wake  time.Time   // when that is; zero: never
-	ended bool
+	mu     sync.Mutex
+	kernel kernel
+	book   *addresses
+	timer  *time.Timer // of the next cut
+	wake   time.Time   // when that is; zero: never
+	ended  bool
 }
 
 // New opens the file of addresses. The kernel is touched only if something was routed
@@ -131,16 +132,16 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if err := r.prepare(key, services); err != nil {
 		return err
 	}
-	rules := newRuleset(r.table, r.cfg.Bridge, r.book)
+	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	prev, err := rules.read(key)
 	if err != nil {
 		return unable("read the kernel's routes", err)
 	}
-	next := stamp{table.Generation, digestOf(table.Services)}
+	next := stamp{table.Generation, digestOfAll(services)}
 	if known, err := inForce(key, prev.stamp, next); err != nil {
 		return err
 	} else if known {
-		return r.adjust(rules)
+		return r.adjust(rules, key, prev)
 	}
 	if err := r.refuseTaken(rules, key, prev, services); err != nil {
 		return err
@@ -149,10 +150,10 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if err != nil {
 		return err
 	}
-	if err := r.adjust(rules); err != nil {
+	r.cfg.Log.Info("tcp services in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(services), "took", r.kernel.took)
+	if err := r.adjust(rules, key, env); err != nil {
 		return err
 	}
-	r.cfg.Log.Info("tcp services in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(services))
 	r.schedule(env)
 	return r.finish(rules, key, env)
 }
@@ -196,7 +197,7 @@ func (r *Router) replace(rules *ruleset, key rollout.Key, prev environment, to s
 	if err != nil {
 		return next, unable("read the kernel's tables", err)
 	}
-	b, err := begin()
+	b, err := rules.kernel.begin()
 	if err != nil {
 		return next, unable("talk to the kernel", err)
 	}
@@ -250,7 +251,7 @@ func (r *Router) Status(ctx context.Context, key rollout.Key) (rollout.RouterSta
 		return s, ctx.Err()
 	}
 	r.cutOverdue()
-	rules := newRuleset(r.table, r.cfg.Bridge, r.book)
+	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	env, err := rules.read(key)
 	if err != nil {
 		return s, unable("read the kernel's routes", err)
@@ -258,7 +259,7 @@ func (r *Router) Status(ctx context.Context, key rollout.Key) (rollout.RouterSta
 	if env.stamp == (stamp{}) {
 		return s, nil
 	}
-	flows, err := listFlows(env.members)
+	flows, err := r.listFlows(env.members)
 	if err != nil {
 		return s, unable("count connections", err)
 	}
@@ -286,7 +287,7 @@ func (r *Router) finish(rules *ruleset, key rollout.Key, env environment) error 
 	if len(env.services) > 0 {
 		return nil
 	}
-	flows, err := listFlows(env.members)
+	flows, err := r.listFlows(env.members)
 	if err != nil {
 		return unable("count connections", err)
 	}
@@ -299,7 +300,7 @@ func (r *Router) finish(rules *ruleset, key rollout.Key, env environment) error 
 }
 
 func (r *Router) forget(rules *ruleset, key rollout.Key, env environment) error {
-	b, err := begin()
+	b, err := rules.kernel.begin()
 	if err != nil {
 		return unable("talk to the kernel", err)
 	}
@@ -316,13 +317,14 @@ func (r *Router) Close(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
+	defer r.kernel.end()
 	if r.timer != nil {
 		r.timer.Stop()
 	}
 	if !r.book.Block.IsValid() || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	rules := newRuleset(r.table, r.cfg.Bridge, r.book)
+	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	for _, text := range slices.Clone(r.book.Routed) {
 		key := parseKey(text)
 		env, err := rules.read(key)
@@ -353,7 +355,7 @@ func (r *Router) tearDown(rules *ruleset) error {
 				return err
 			}
 		}
-		b, err := begin()
+		b, err := rules.kernel.begin()
 		if err != nil {
 			return unable("talk to the kernel", err)
 		}

@@ -55,11 +55,11 @@ type member struct {
 func (m member) String() string {
 	switch {
 	case m.over:
-		return fmt.Sprintf("%s cut %d %s", m.id, m.cut, m.till.UTC().Format(time.RFC3339Nano))
+		return m.id + " cut " + strconv.Itoa(m.cut) + " " + m.till.Format(time.RFC3339Nano)
 	case !m.till.IsZero():
-		return fmt.Sprintf("%s leaves %s %s", m.id, m.drain, m.till.UTC().Format(time.RFC3339Nano))
+		return m.id + " leaves " + m.drain.String() + " " + m.till.Format(time.RFC3339Nano)
 	}
-	return fmt.Sprintf("%s serves %s", m.id, m.drain)
+	return m.id + " serves " + m.drain.String()
 }
 
 func parseStamp(text string) (s stamp, ok bool) {
@@ -112,6 +112,7 @@ func parseMember(text string) (m member, ok bool) {
 		return member{}, false
 	}
 	m.till, err = time.Parse(time.RFC3339Nano, f[3])
+	m.till = m.till.UTC()
 	return m, err == nil && !m.till.IsZero()
 }
 
@@ -119,6 +120,7 @@ func parseMember(text string) (m member, ok bool) {
 // is not in it any more leaves, who is in it again serves.
 func succeed(prev map[netip.AddrPort]member, services []service, now time.Time) map[netip.AddrPort]member {
 	next := map[netip.AddrPort]member{}
+	now = now.UTC().Round(0) // as the register gives it back
 	for at, m := range prev {
 		switch {
 		case m.over && now.Sub(m.till) > remembered:

@@ -11,6 +11,7 @@ import (
 // ruleset is the part of a server's table that does not change: the base chains and
 // the maps by which a new connection finds the chain of its service.
 type ruleset struct {
+	kernel *kernel
 	table  *nftables.Table
 	bridge string
 	lower  netip.Prefix // the services' addresses
@@ -22,12 +23,12 @@ type ruleset struct {
 	opened   *nftables.Set // links that forward because of us
 }
 
-func newRuleset(table *nftables.Table, bridge string, book *addresses) *ruleset {
+func newRuleset(k *kernel, table *nftables.Table, bridge string, book *addresses) *ruleset {
 	chains := func(name string, key nftables.SetDatatype) *nftables.Set {
 		return &nftables.Set{Table: table, Name: name, IsMap: true, KeyType: key, DataType: nftables.TypeVerdict, Concatenation: key.Bytes > 4}
 	}
 	return &ruleset{
-		table: table, bridge: bridge, lower: book.lower(), upper: book.upper(),
+		kernel: k, table: table, bridge: bridge, lower: book.lower(), upper: book.upper(),
 		services: chains("services", socketKey),
 		listens:  chains("listens", socketKey),
 		ports:    chains("ports", nftables.TypeInetService),

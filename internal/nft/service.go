@@ -45,15 +45,11 @@ func (s service) waits() bool {
 // leaves this one as it is: a packet that is amid the old rules may look into the old map when
 // the new rules are in force already, and would not find there what was taken out.
 //
-// turns are the maps of a service; the one with the backends is turns[p.turn].
-func (r *ruleset) turns(chain string) map[string]*nftables.Set {
-	out := map[string]*nftables.Set{}
-	for _, turn := range []string{"a", "b"} {
-		out[turn] = &nftables.Set{
-			Table: r.table, Name: chain + "." + turn, IsMap: true, Interval: true, KeyType: nftables.TypeInteger, DataType: socketKey,
-		}
+// backends is one of them. Where shares differ, it is a map of intervals, which takes longer to fill.
+func (r *ruleset) backends(chain, turn string, equal bool) *nftables.Set {
+	return &nftables.Set{
+		Table: r.table, Name: chain + "." + turn, IsMap: true, Interval: !equal, KeyType: nftables.TypeInteger, DataType: socketKey,
 	}
-	return out
 }
 
 // next is the map that a change fills.
@@ -67,7 +63,7 @@ func (p placed) next() string {
 // addService makes a service's chain and leads new connections to it.
 func (r *ruleset) addService(b *batch, key rollout.Key, p placed, s service) {
 	c := b.AddChain(&nftables.Chain{Table: r.table, Name: chainName(key, s.name)})
-	b.addSet(r.turns(c.Name)[p.next()], nil)
+	b.addSet(r.backends(c.Name, p.next(), true), nil)
 	r.fill(b, c, p, s)
 	r.lead(b, c.Name, r.services, socketBytes(p.at))
 	r.leadListen(b, c.Name, p.listen)
@@ -80,7 +76,7 @@ func (r *ruleset) changeService(b *batch, key rollout.Key, was, p placed, s serv
 		r.leadListen(b, "", was.listen)
 		r.leadListen(b, c.Name, p.listen)
 	}
-	b.DelSet(r.turns(c.Name)[p.turn])
+	b.DelSet(r.backends(c.Name, p.turn, true))
 	r.fill(b, c, p, s)
 }
 
@@ -88,9 +84,8 @@ func (r *ruleset) removeService(b *batch, key rollout.Key, p placed) {
 	r.lead(b, "", r.services, socketBytes(p.at))
 	r.leadListen(b, "", p.listen)
 	c := r.empty(b, key, p)
-	for _, m := range r.turns(c.Name) {
-		b.DelSet(m)
-	}
+	b.DelSet(r.backends(c.Name, p.turn, true))
+	b.DelSet(r.backends(c.Name, p.next(), true))
 	b.DelChain(c)
 }
 
@@ -130,8 +125,9 @@ func (r *ruleset) leadListen(b *batch, chain string, listen netip.AddrPort) {
 func (r *ruleset) fill(b *batch, c *nftables.Chain, p placed, s service) {
 	rule := func(parts ...[]expr.Any) { b.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: match(parts...)}) }
 	parts, turn := shares(s.backends)
-	m := r.turns(c.Name)[p.turn]
-	b.addSet(m, intervals(parts, turn))
+	equal := equalShares(parts, turn)
+	m := r.backends(c.Name, p.turn, equal)
+	b.addSet(m, elements(parts, turn, equal))
 	rule(opens(expr.CmpOpNeq), reset())
 	switch {
 	case turn > 0:
@@ -154,14 +150,15 @@ func remember(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Dynset{SrcRegKey: r0, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_ADD}}
 }
 
-// intervals are the elements of a service's map: each backend's part of a turn, as
-// its beginning and its end.
-func intervals(parts []share, turn uint32) []nftables.SetElement {
-	if turn == 0 {
-		return nil
-	}
+// elements are those of a service's map: each backend's part of a turn, its only number or
+// its first and the one after its last.
+func elements(parts []share, turn uint32, equal bool) []nftables.SetElement {
 	elements := make([]nftables.SetElement, 0, 2*len(parts))
 	for i, p := range parts {
+		if equal {
+			elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(p.from), Val: socketBytes(p.at)})
+			continue
+		}
 		end := turn
 		if i+1 < len(parts) {
 			end = parts[i+1].from
@@ -175,10 +172,12 @@ func intervals(parts []share, turn uint32) []nftables.SetElement {
 
 // spread sends each new connection to the next backend in turn.
 func spread(m *nftables.Set, turn uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Numgen{Register: r0, Modulus: turn, Type: unix.NFT_NG_INCREMENTAL},
-		&expr.Byteorder{SourceRegister: r0, DestRegister: r0, Op: expr.ByteorderHton, Len: 4, Size: 4},
+	out := []expr.Any{&expr.Numgen{Register: r0, Modulus: turn, Type: unix.NFT_NG_INCREMENTAL}}
+	if m.Interval { // intervals are ordered as bytes are
+		out = append(out, &expr.Byteorder{SourceRegister: r0, DestRegister: r0, Op: expr.ByteorderHton, Len: 4, Size: 4})
+	}
+	return append(out,
 		&expr.Lookup{SourceRegister: r0, DestRegister: r0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: r0, RegProtoMin: r0 + 1, Specified: true},
-	}
+	)
 }

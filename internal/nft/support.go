@@ -44,8 +44,10 @@ func checkRules() Check {
 // tryRules commits every kind of rule that a server uses.
 func tryRules() error {
 	book := &addresses{Block: netip.PrefixFrom(Pool.Addr(), blockBits)}
-	rules := newRuleset(&nftables.Table{Name: "ashlar-check", Family: nftables.TableFamilyIPv4}, "ash-check", book)
-	b, err := begin()
+	var k kernel
+	defer k.end()
+	rules := newRuleset(&k, &nftables.Table{Name: "ashlar-check", Family: nftables.TableFamilyIPv4}, "ash-check", book)
+	b, err := k.begin()
 	if err != nil {
 		return err
 	}

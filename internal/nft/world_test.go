@@ -106,6 +106,7 @@ func (w *world) reopen() {
 	if w.Router != nil {
 		w.Router.mu.Lock()
 		w.Router.ended = true // a killed process has no timers
+		w.Router.kernel.end()
 		w.Router.mu.Unlock()
 	}
 	r, err := New(Config{Dir: w.dir, Bridge: bridge, Log: slog.New(slog.DiscardHandler)})
@@ -128,7 +129,7 @@ func (w *world) down(generation int64, keys ...rollout.Key) {
 
 // sweep takes away what a failed test left, so that the others may pass.
 func (w *world) sweep() {
-	b, err := begin()
+	b, err := w.kernel.begin()
 	must(w.t, err)
 	b.DelTable(w.table)
 	if err := errors.Join(b.commit(), removeLocalRoute(w.book.lower())); err != nil {
