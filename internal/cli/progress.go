@@ -219,7 +219,7 @@ func (pr *progress) takeStep(what string, e record.Entry) string {
 	switch what {
 	case "paused", "approved":
 		return what + " by " + e.Data["by"] + because
-	case "resumed-by":
+	case "unpaused":
 		return "resumed by " + e.Data["by"] + because
 	case "resumed", "stage", "late", dropped, "queued":
 		return e.Reason

@@ -78,14 +78,25 @@ func stageWords(r *rollout.Rollout) string {
 		}
 		out = append(out, words)
 	}
-	return strings.Join(append(out, "all"), ", ")
+	return allAtLast(out)
 }
 
 func share(weight int) string {
-	if weight == 0 {
+	switch weight {
+	case 0:
 		return "the preview"
+	case 100:
+		return "all"
 	}
 	return number(weight) + " %"
+}
+
+// allAtLast joins the words of stages, the last of which is all of the traffic.
+func allAtLast(stages []string) string {
+	if n := len(stages); n == 0 || stages[n-1] != "all" && stages[n-1] != "[all]" {
+		stages = append(stages, "all")
+	}
+	return strings.Join(stages, ", ")
 }
 
 func hookWords(run rollout.HookRun, now time.Time) string {
@@ -166,7 +177,7 @@ func stepWords(steps []release.Step) string {
 		}
 		out = append(out, words)
 	}
-	return strings.Join(append(out, "all"), ", ")
+	return allAtLast(out)
 }
 
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
