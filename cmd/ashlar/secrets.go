@@ -187,6 +187,10 @@ func needed(q api.RemoveSecret, one api.Secret) error {
 // holds checks that the versions that a spec names can be had.
 func (s *secrets) holds(spec release.Spec) error {
 	for _, one := range spec.Secrets {
+		if one.Version == 0 {
+			return fault.New(fault.Refused, "secret %s was never set before the release was made", one.Name).
+				Mend("set it and deploy:  ashlar secret set ENV %s", one.Name)
+		}
 		ok, err := s.values.Holds(one.Sealed)
 		if err != nil {
 			return err

@@ -79,7 +79,7 @@ func newShop(t *testing.T) *shop {
 	}
 	server := api.NewServer(api.Config{
 		Engine: engine.New(engine.Config{Store: s.store, Artifacts: s.artifacts, Log: log}), Store: s.store, Log: log, Now: time.Now, Host: "host",
-		Hold: s.objects.Share, Secrets: s.secrets, Notary: notary,
+		Hold: s.objects.Share, Secrets: s.secrets, Notary: notary, Ahead: func(engine.Key, *release.Release) {},
 	})
 	run := cli.RunDir(s.dir)
 	if err := os.MkdirAll(run, 0o755); err != nil {
@@ -157,14 +157,22 @@ func (s *shop) release(t *testing.T) release.Release {
 // build, kept while it can be rolled back to, and removed. Its value stays where it is.
 func TestSecrets(t *testing.T) {
 	s := newShop(t)
-	status, out := s.ashlar(t, "", "build")
+	status, out := s.ashlar(t, "", "deploy", "production", "--yes")
 	for _, want := range []string{
 		"secret password of shop/production was never set", "ashlar secret set production password",
-		"secret webhook-key of shop/production", "ashlar secret set staging password",
+		"secret webhook-key of shop/production",
 	} {
 		if status != 3 || !strings.Contains(out, want) {
-			t.Errorf("without secrets a build ends with %d and does not say %q:\n%s", status, want, out)
+			t.Errorf("without secrets a deploy ends with %d and does not say %q:\n%s", status, want, out)
 		}
+	}
+	if strings.Contains(out, "staging") {
+		t.Errorf("a deploy to production asks for what staging needs, which may be another server's:\n%s", out)
+	}
+	bare := s.release(t) // building alone is possible
+	err := s.artifacts.Check(t.Context(), bare.Environments["staging"].Components["web"].Spec)
+	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || !strings.Contains(f.What, "secret password was never set") {
+		t.Errorf("a release whose secret was never set: %v", err)
 	}
 	if out := s.must(t, "", "secret", "ls", "production"); !strings.Contains(out, "production has no secrets") {
 		t.Errorf("ls of nothing: %s", out)
@@ -176,10 +184,10 @@ func TestSecrets(t *testing.T) {
 	named := one.Environments["production"].Components["web"].Spec.Secrets[0]
 	value, err := s.secrets.values.Get(t.Context(), engine.Key{App: "shop", Env: "production"}, named)
 	if err != nil || string(value) != marker || named.Version != 1 {
-		t.Errorf("release 1 names %+v, which is %q, %v", named, value, err)
+		t.Errorf("release 2 names %+v, which is %q, %v", named, value, err)
 	}
-	if status, out := s.ashlar(t, "", "secret", "rm", "production", "password", "--yes"); status != 5 || !strings.Contains(out, "needed by release 1") {
-		t.Errorf("a version that release 1 needs: %d\n%s", status, out)
+	if status, out := s.ashlar(t, "", "secret", "rm", "production", "password", "--yes"); status != 5 || !strings.Contains(out, "needed by release 2") {
+		t.Errorf("a version that release 2 needs: %d\n%s", status, out)
 	}
 
 	file := filepath.Join(t.TempDir(), "value")
@@ -196,24 +204,24 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("rotating in production changes staging: %+v", c)
 	}
 	if err := s.artifacts.Check(t.Context(), one.Environments["production"].Components["web"].Spec); err != nil {
-		t.Errorf("release 1 cannot be rolled back to: %v", err)
+		t.Errorf("release 2 cannot be rolled back to: %v", err)
 	}
 	if out := s.must(t, "", "secret", "ls", "production"); strings.Count(out, "password") != 2 {
 		t.Errorf("ls: %s", out)
 	}
-	s.must(t, "", "secret", "rm", "production", "password", "1", "--yes") // no environment keeps release 1
+	s.must(t, "", "secret", "rm", "production", "password", "1", "--yes") // no environment keeps release 2
 	err = s.artifacts.Check(t.Context(), one.Environments["production"].Components["web"].Spec)
 	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || !strings.Contains(f.What, "version 1 of secret password") {
-		t.Errorf("release 1 without its secret: %v", err)
+		t.Errorf("release 2 without its secret: %v", err)
 	}
 	for _, args := range [][]string{{"password", "2"}, {"webhook-key"}} {
-		if status, out := s.ashlar(t, "", append([]string{"secret", "rm", "production", "--yes"}, args...)...); status != 5 || !strings.Contains(out, "needed by release 2") {
+		if status, out := s.ashlar(t, "", append([]string{"secret", "rm", "production", "--yes"}, args...)...); status != 5 || !strings.Contains(out, "needed by release 3") {
 			t.Errorf("rm %q: %d\n%s", args, status, out)
 		}
 	}
 	s.nowhere(t, marker)
 	s.nowhere(t, base64.StdEncoding.EncodeToString([]byte(marker))[:24])
-	want := []string{"secret.set", "secret.set", "secret.set", "release.added", "secret.set", "release.added", "secret.removed"}
+	want := []string{"release.added", "secret.set", "secret.set", "secret.set", "release.added", "secret.set", "release.added", "secret.removed"}
 	if diff := cmp.Diff(want, s.kinds(t)); diff != "" {
 		t.Errorf("the record (-want +got):\n%s", diff)
 	}

@@ -11,9 +11,11 @@ import (
 )
 
 // bindSecrets asks the server for the newest version of each secret that the definition
-// declares, and notes it there, so that the release can name it. A definition without
-// secrets needs no server. Everything that is missing is told at once.
-func (p *program) bindSecrets(ctx context.Context, def *definition.Definition) error {
+// declares, and notes it there, so that the release can name it. Those of the environment
+// target have to be there, and all that are missing are told at once; those of others may
+// belong to another server. Without a target, as in a build alone, none have to, and no
+// server either.
+func (p *program) bindSecrets(ctx context.Context, def *definition.Definition, target string) error {
 	var missing fault.List
 	for _, env := range def.Environments {
 		wanted := secretsOf(env)
@@ -25,6 +27,9 @@ func (p *program) bindSecrets(ctx context.Context, def *definition.Definition) e
 			return err
 		}
 		list, err := c.Secrets(ctx, def.App, env.Name, false)
+		if f := fault.Of(err); f != nil && f.Kind == fault.Unavailable && target == "" {
+			return nil
+		}
 		if err != nil {
 			return fault.Of(err).Detail("the definition declares secrets, and the server knows their versions")
 		}
@@ -34,7 +39,7 @@ func (p *program) bindSecrets(ctx context.Context, def *definition.Definition) e
 		}
 		bindNewest(env, newest)
 		for _, name := range wanted {
-			if newest[name].Version == 0 {
+			if newest[name].Version == 0 && env.Name == target {
 				missing = append(missing, fault.New(fault.NotFound, "secret %s of %s/%s was never set", name, def.App, env.Name).At(p.file).
 					Mend("set it, with the value on standard input:  ashlar secret set %s %s", env.Name, name))
 			}

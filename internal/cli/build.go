@@ -37,7 +37,7 @@ func (p *program) buildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			built, err := p.build(cmd.Context(), def, flags)
+			built, err := p.build(cmd.Context(), def, "", flags)
 			if err != nil {
 				return err
 			}
@@ -59,13 +59,14 @@ func (p *program) buildCommand() *cobra.Command {
 	return cmd
 }
 
-// build builds and shows the progress on standard error.
-func (p *program) build(ctx context.Context, def *definition.Definition, flags buildFlags) (Built, error) {
+// build builds and shows the progress on standard error. The environment that is to be
+// deployed to has to have its secrets; it may be empty.
+func (p *program) build(ctx context.Context, def *definition.Definition, env string, flags buildFlags) (Built, error) {
 	dir, err := p.stateDir()
 	if err != nil {
 		return Built{}, err
 	}
-	if err := p.bindSecrets(ctx, def); err != nil {
+	if err := p.bindSecrets(ctx, def, env); err != nil {
 		return Built{}, err
 	}
 	return p.parts.Build(ctx, BuildRequest{

@@ -77,7 +77,7 @@ func (p *program) prepare(ctx context.Context, args []string, flags buildFlags, 
 	if err != nil {
 		return nil, err
 	}
-	built, err := p.build(ctx, def, flags)
+	built, err := p.build(ctx, def, env, flags)
 	if err != nil {
 		return nil, err
 	}

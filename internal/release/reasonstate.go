@@ -82,10 +82,13 @@ func (m Mount) String() string {
 
 // String renders a secret: "version 3 in /run/secrets/key and KEY".
 func (s Secret) String() string {
-	if s.Version == 0 {
+	if s.Name == "" {
 		return ""
 	}
 	out := fmt.Sprintf("version %d in %s", s.Version, s.Path)
+	if s.Version == 0 {
+		out = "never set, in " + s.Path
+	}
 	if s.Env != "" {
 		out += " and " + s.Env
 	}

@@ -226,8 +226,8 @@ type Mount struct {
 // nowhere but in the server's encrypted store and in the memory of the instance.
 type Secret struct {
 	Name    string        `json:"name"`
-	Version int           `json:"version"`       // from 1, grows with every rotation
-	Sealed  digest.Digest `json:"sealed"`        // of the encrypted value: two servers' version 1 are not mistaken for each other
+	Version int           `json:"version"`       // from 1, grows with every rotation; 0: it was never set when the release was made, so no instance can start
+	Sealed  digest.Digest `json:"sealed"`        // of the encrypted value: two servers' version 1 are not mistaken for each other; empty with version 0
 	Path    string        `json:"path"`          // file on a private tmpfs, mode 0400, owned by the instance's user
 	Env     string        `json:"env,omitempty"` // variable that holds the value too; empty: none
 }

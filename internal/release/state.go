@@ -150,8 +150,11 @@ func (s Spec) checkState(c *checker, where string) {
 		at := fmt.Sprintf("%s.secrets[%d]", where, i)
 		names = append(names, one.Name)
 		c.name(at, one.Name)
-		c.between(at+".version", int64(one.Version), 1, maxInteger)
-		c.digest(at+".sealed", one.Sealed)
+		c.between(at+".version", int64(one.Version), 0, maxInteger)
+		if one.Version > 0 || one.Sealed != "" {
+			c.between(at+".version", int64(one.Version), 1, maxInteger)
+			c.digest(at+".sealed", one.Sealed)
+		}
 		c.path(at+".path", one.Path)
 		c.text(at+".env", one.Env)
 		if _, taken := s.Env[one.Env]; taken || strings.Contains(one.Env, "=") {
