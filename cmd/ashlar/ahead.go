@@ -2,26 +2,45 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
 // ahead gets ready for a deploy that may follow, while its client still builds or
-// its plan is read: shims for as many instances as there are now, and the look
-// whether every byte of what was built is on hand. Nothing depends on it.
+// its plan is read. Nothing depends on it.
 func (s *server) ahead(key engine.Key, rel *release.Release) {
-	ctx := context.Background()
-	if rel != nil {
-		go func() {
-			for _, c := range rel.Environments[key.Env].Components {
-				if s.have.Check(ctx, c.Spec) != nil {
-					return // the deploy will tell
-				}
-			}
-		}()
+	if rel == nil {
+		s.expect(context.Background(), key)
+	} else {
+		go s.lay(context.Background(), key, *rel)
+	}
+}
+
+// lay finds whether every byte of the release is on hand, and has the instances made
+// that a deploy would start first. What is wrong the deploy will tell.
+func (s *server) lay(ctx context.Context, key engine.Key, rel release.Release) {
+	env := rel.Environments[key.Env]
+	for _, c := range env.Components {
+		if s.have.Check(ctx, c.Spec) != nil {
+			return
+		}
+	}
+	if env.Platform != "local" {
 		return
 	}
+	first, err := s.engine.Foresee(ctx, time.Now(), key, rel)
+	if err != nil {
+		return
+	}
+	for _, f := range first {
+		s.platform.Prepare(key, f.Instance, f.Spec)
+	}
+}
+
+// expect has as many shims born as there are instances now.
+func (s *server) expect(ctx context.Context, key engine.Key) {
 	state, _, err := s.store.State(ctx, key)
 	if err != nil || state.Platform != "local" {
 		return

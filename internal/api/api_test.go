@@ -132,7 +132,7 @@ func TestServerIsToldAheadOfADeploy(t *testing.T) {
 	}
 	plan := func(command string) {
 		t.Helper()
-		if _, err := w.Plan(t.Context(), api.PlanRequest{App: "shop", Env: "production", Document: string(shop(t, command, 2))}); err != nil {
+		if _, err := w.Plan(t.Context(), api.PlanRequest{App: "shop", Env: "production", Document: string(shop(t, command, 2)), Ahead: true}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -41,7 +41,7 @@ func (s *Server) plan(ctx context.Context, r request) (Plan, error) {
 		current = nil // it was taken down
 	}
 	p := planOf(state, current, next, key)
-	if q.Document != "" && !p.Nothing {
+	if q.Ahead && !p.Nothing {
 		s.Ahead(key, &next)
 	}
 	p.To = ref

@@ -26,7 +26,8 @@ type Config struct {
 	Host   string // named in actors: user@Host
 
 	// Ahead is told that a deploy may follow: when one is being built (rel is nil), and
-	// with what was built when its plan is asked for. It returns at once.
+	// with what was built when its plan is asked for. Nothing may depend on it. It
+	// returns at once.
 	Ahead func(key engine.Key, rel *release.Release)
 	// Hold keeps garbage collection away until its result is called.
 	Hold func(ctx context.Context) (release func(), err error)

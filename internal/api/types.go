@@ -39,6 +39,7 @@ type PlanRequest struct {
 	Env      string `json:"env"`
 	Release  string `json:"release,omitempty"`  // number or digest of a stored release
 	Document string `json:"document,omitempty"` // canonical JSON of one that need not be stored
+	Ahead    bool   `json:"ahead,omitempty"`    // its deploy may follow: the server gets ready for it
 }
 
 // Plan is what a release would change in an environment.

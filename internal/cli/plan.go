@@ -82,14 +82,14 @@ func (p *program) prepare(ctx context.Context, args []string, flags buildFlags, 
 		return nil, err
 	}
 	prep := &prepared{app: def.App, env: env, built: built}
-	if err := p.plan(ctx, prep); err != nil {
+	if err := p.plan(ctx, prep, deploying); err != nil {
 		built.Unlock()
 		return nil, err
 	}
 	return prep, nil
 }
 
-func (p *program) plan(ctx context.Context, prep *prepared) (err error) {
+func (p *program) plan(ctx context.Context, prep *prepared, deploying bool) (err error) {
 	if prep.doc, err = prep.built.Release.Canonical(); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (p *program) plan(ctx context.Context, prep *prepared) (err error) {
 	if err != nil {
 		return err
 	}
-	if prep.plan, err = c.Plan(ctx, api.PlanRequest{App: prep.app, Env: prep.env, Document: string(prep.doc)}); err != nil {
+	if prep.plan, err = c.Plan(ctx, api.PlanRequest{App: prep.app, Env: prep.env, Document: string(prep.doc), Ahead: deploying}); err != nil {
 		return err
 	}
 	prep.files = p.changedFiles(ctx, c, prep.plan, prep.built.Release)

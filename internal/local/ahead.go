@@ -9,13 +9,14 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
-// ahead holds blanks that were born before anybody asked for an instance.
+// ahead holds what was made before anybody asked for an instance.
 type ahead struct {
-	mu      sync.Mutex
-	blanks  []*blank // born or on their way; the oldest first
-	until   time.Time
-	waiting bool // somebody waits for until
-	closed  bool
+	mu       sync.Mutex
+	blanks   []*blank             // born or on their way; the oldest first
+	prepared map[string]*prepared // by instance ID
+	until    time.Time
+	waiting  bool // somebody waits for until
+	closed   bool
 }
 
 // Expect says that count instances will be asked for soon. What can be made before
@@ -45,7 +46,7 @@ func (p *Platform) keep(b *blank) {
 	p.keepAhead()
 }
 
-// keepAhead lets the blanks wait, from now on. The lock is held.
+// keepAhead lets all of it wait, from now on. The lock is held.
 func (p *Platform) keepAhead() {
 	p.ahead.until = time.Now().Add(p.cfg.patience)
 	if !p.ahead.waiting {
@@ -73,9 +74,11 @@ func (p *Platform) sendAwayLater() {
 	}
 }
 
-// mostAhead bounds what an expectation can cost: each blank has a shim and a runtime
-// process, about 25 MB together.
-const mostAhead = 16
+// Bounds of what is made ahead.
+const (
+	mostAhead    = 16          // blanks, and as many prepared: each has a shim and a runtime process, about 25 MB
+	prepareLimit = time.Minute // for making one
+)
 
 // blank gives one that was born ahead, or a new one. It waits until it is there.
 func (p *Platform) blank(ctx context.Context) (*blank, error) {
@@ -120,9 +123,15 @@ func (a *ahead) take() *blank {
 	return b
 }
 
-// sendAway dismisses every blank that nobody took.
+// sendAway takes away what nobody used.
 func (p *Platform) sendAway() {
 	var all sync.WaitGroup
+	p.ahead.mu.Lock()
+	for id, pre := range p.ahead.prepared {
+		delete(p.ahead.prepared, id)
+		all.Go(func() { p.unprepare(pre) })
+	}
+	p.ahead.mu.Unlock()
 	for b := p.ahead.take(); b != nil; b = p.ahead.take() {
 		all.Go(func() { p.discardBlank(b) })
 	}

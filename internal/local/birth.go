@@ -15,11 +15,13 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
-// create makes the instance and starts its program. After an error, purge takes
+// create makes the instance, unless it was prepared, and starts its program. After an error, purge takes
 // away whatever was made.
-func (p *Platform) create(ctx context.Context, i *instance) error {
-	if err := p.make(ctx, i); err != nil {
-		return err
+func (p *Platform) create(ctx context.Context, i *instance, pre *prepared) error {
+	if pre == nil || !p.use(ctx, i, pre) {
+		if err := p.make(ctx, i); err != nil {
+			return err
+		}
 	}
 	if _, err := i.client().Order(ctx, shim.OpStart); err != nil {
 		return p.explain(i, err)

@@ -163,9 +163,11 @@ func (b *blank) tell(to func(shim.Message)) {
 }
 
 // ended says whether the shim is gone.
-func (b *blank) ended() bool {
+func (b *blank) ended() bool { return ended(b.client) }
+
+func ended(c *shim.Client) bool {
 	select {
-	case <-b.client.Done():
+	case <-c.Done():
 		return true
 	default:
 		return false

@@ -23,7 +23,8 @@
 // An instance is made of a blank: a shim with a network, and a runtime process that
 // waits for its specification. [Platform.Expect] has blanks born ahead of the
 // instances, so that what takes time without knowing the release is over when it is
-// known. Blanks that nobody uses leave, and so do those whose server is gone.
+// known; [Platform.Prepare] makes an instance that will probably be ordered, short of
+// starting its program. What nobody uses leaves, and so does what lost its server.
 //
 // A server that returns finds its instances there and goes on watching them. An
 // instance that was made but never started is taken away instead; one whose shim

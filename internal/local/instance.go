@@ -106,13 +106,16 @@ func (i *instance) attend(c *shim.Client) {
 	i.platform.watches.Go(func() {
 		<-c.Done()
 		if i.platform.ctx.Err() == nil {
-			i.shimEnded()
+			i.shimEnded(c)
 		}
 	})
 }
 
 // shimEnded finds out why there is no shim any more: the program's end, or a kill.
-func (i *instance) shimEnded() {
+func (i *instance) shimEnded(c *shim.Client) {
+	if i.client() != c {
+		return // it has another one by now
+	}
 	i.unprobe()
 	if !i.started() {
 		return // Start sees to it

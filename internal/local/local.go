@@ -72,6 +72,7 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 		server:    serverName(cfg.RunDir),
 		changes:   make(chan struct{}, 1),
 		instances: map[string]*instance{},
+		ahead:     ahead{prepared: map[string]*prepared{}},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, dir := range []string{p.instancesDir(), p.blanksDir(), p.privateDir(), p.runcRoot()} {
@@ -176,11 +177,11 @@ func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instan
 	if err := p.check(env, in, spec); err != nil {
 		return err
 	}
-	inst, mine := p.claim(env, in, spec)
+	inst, pre, mine := p.claim(env, in, spec)
 	if !mine {
 		return inst.awaitBirth(ctx)
 	}
-	err := p.create(ctx, inst)
+	err := p.create(ctx, inst, pre)
 	if err != nil {
 		p.cfg.Log.Warn("instance not started", "instance", in.ID, "err", err)
 		err = p.takeBack(ctx, inst, err)
@@ -190,17 +191,21 @@ func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instan
 	return err
 }
 
-// claim makes the instance known as one that is about to be; it is not mine if it is known already.
-func (p *Platform) claim(env rollout.Key, in rollout.Instance, spec release.Spec) (inst *instance, mine bool) {
+// claim makes the instance known as one that is about to be; it is not mine if it is
+// known already. pre is what was prepared under its name; if it is the very
+// instance, inst is that.
+func (p *Platform) claim(env rollout.Key, in rollout.Instance, spec release.Spec) (inst *instance, pre *prepared, mine bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known := p.instances[in.ID]; known != nil {
-		return known, false
+		return known, nil, false
 	}
-	m := meta{Key: env, Instance: in, Spec: spec, CreatedAt: p.cfg.Now()}
-	inst = newInstance(p, m)
+	inst = newInstance(p, meta{Key: env, Instance: in, Spec: spec, CreatedAt: p.cfg.Now()})
+	if pre = p.ahead.takePrepared(in.ID); pre != nil && pre.is(inst.meta) {
+		inst = pre.instance
+	}
 	p.instances[in.ID] = inst
-	return inst, true
+	return inst, pre, true
 }
 
 // takeBack removes an instance that could not be started. If even that fails it

@@ -339,7 +339,7 @@ func configFile(t *testing.T, path, text string) release.ConfigFile {
 // instance takes the only order to start it with it.
 func TestShimWithoutServerGivesUp(t *testing.T) {
 	w := newWorld(t)
-	i, _ := w.claim(env, order("plain"), spec("plain"))
+	i, _, _ := w.claim(env, order("plain"), spec("plain"))
 	if err := w.make(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
