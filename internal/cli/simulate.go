@@ -65,7 +65,7 @@ func (r simResult) show(p *program) {
 		p.out.json(r.Result)
 		return
 	}
-	for _, l := range r.Story {
+	for _, l := range r.Story() {
 		p.out.linef("%s", l)
 	}
 }

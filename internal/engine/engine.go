@@ -18,6 +18,9 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
+// keptReleases is how many parsed documents an engine remembers: they never change.
+const keptReleases = 16
+
 // Actor is the name under which the engine itself appears in the record.
 const Actor = "ashlar"
 
@@ -45,6 +48,7 @@ type Engine struct {
 	envs map[Key]*memory
 	wake chan Key // environments that something was asked of
 
+	parsed   map[digest.Digest]release.Release // documents that were read lately; guarded by mu
 	due      map[Key]bool  // environments whose rollback is to be rehearsed; guarded by mu
 	rehearse chan struct{} // capacity 1: due is not empty
 }
@@ -68,7 +72,7 @@ func New(c Config) *Engine {
 	if c.Decide == nil {
 		c.Decide = rollout.Decide
 	}
-	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64), due: map[Key]bool{}, rehearse: make(chan struct{}, 1)}
+	return &Engine{Config: c, envs: map[Key]*memory{}, wake: make(chan Key, 64), parsed: map[digest.Digest]release.Release{}, due: map[Key]bool{}, rehearse: make(chan struct{}, 1)}
 }
 
 func (e *Engine) memory(key Key) *memory {
@@ -243,8 +247,26 @@ func (e *Engine) release(ctx context.Context, d digest.Digest) (Stored, release.
 	if err != nil {
 		return stored, release.Release{}, fmt.Errorf("read release %s: %w", d, err)
 	}
-	rel, err := release.Parse(stored.Doc)
-	return stored, rel, err
+	e.mu.Lock()
+	rel, known := e.parsed[d]
+	e.mu.Unlock()
+	if known {
+		return stored, rel, nil
+	}
+	if rel, err = release.Parse(stored.Doc); err != nil {
+		return stored, rel, err
+	}
+	e.remember(d, rel)
+	return stored, rel, nil
+}
+
+func (e *Engine) remember(d digest.Digest, rel release.Release) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.parsed) >= keptReleases {
+		clear(e.parsed)
+	}
+	e.parsed[d] = rel
 }
 
 // platform finds the platform of an environment; nil without an error if nothing

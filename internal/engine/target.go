@@ -52,6 +52,9 @@ func strategyOf(r release.Rollout) rollout.Strategy {
 		for _, step := range r.Steps {
 			s.Stages = append(s.Stages, rollout.Stage{Weight: step.Weight, Pause: milliseconds(step.PauseMS), Approve: step.Approve})
 		}
+		if n := len(s.Stages); n > 0 && s.Stages[n-1] == (rollout.Stage{Weight: 100}) {
+			s.Stages = s.Stages[:n-1] // that is the switch
+		}
 	case rollout.BlueGreen:
 		if r.Preview != "" || r.Approve {
 			s.Stages = []rollout.Stage{{Approve: r.Approve}}

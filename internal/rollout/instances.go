@@ -70,6 +70,7 @@ func (d *decider) wantOld(r *Rollout, w *want) bool {
 		return false
 	}
 	method := how(r, w.Name)
+	w.alone = method == replaced || w.Component.alone(Strategy{})
 	if roll, began := r.Rolls[w.Name]; began && method == rolled {
 		w.Replicas = roll.Old
 	}
@@ -91,7 +92,7 @@ func (d *decider) wantNew(r *Rollout, w *want) bool {
 // wantBack is what a rollout that is put back wants of an old component.
 func (d *decider) wantBack(r *Rollout, w *want) bool {
 	method := how(r, w.Name)
-	w.alone = w.alone || method == replaced
+	w.alone = method == replaced || w.Component.alone(Strategy{}) // the new release's strategy holds, also on the way back
 	if roll, began := r.Rolls[w.Name]; began && method == rolled {
 		w.Replicas = roll.Old
 	}

@@ -24,7 +24,8 @@ func checkRolling(s Strategy) string {
 func (d *decider) roll(r *Rollout, name string) bool {
 	at, began := r.Rolls[name]
 	if !began {
-		at = Roll{New: 0, Old: r.From.named(name).Replicas}
+		to := r.To.named(name) // of which some may be there: a set that was kept warm
+		at = Roll{New: min(to.Replicas, len(d.of(name, to.Spec))), Old: r.From.named(name).Replicas}
 	}
 	up, down := r.To.named(name), r.From.named(name)
 	if r.Step == Reverting {
@@ -54,7 +55,7 @@ func (d *decider) rollOn(s Strategy, up, down Component, at Roll) Roll {
 	}
 	most := max(up.Replicas, down.Replicas) + surge
 	least := max(min(up.Replicas, down.Replicas)-missing, 0)
-	ready := d.ready(up)
+	ready := min(d.ready(up), at.New) // more there may be, but they are not wanted yet
 	if ready >= at.New {
 		room := most - at.New - d.present(down)
 		grow := min(up.Replicas-at.New, room)

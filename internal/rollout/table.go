@@ -17,8 +17,8 @@ func (d *decider) route() {
 	ahead := d.o.Router.Generation > d.s.Table.Generation // the state is older than the router: it was restored from a backup
 	if ahead || !sameRoutes(desired, d.s.Table) {
 		desired.Generation = max(d.s.Table.Generation, d.o.Router.Generation) + 1
-		d.s.Table = desired
 		d.keepDrains(desired)
+		d.s.Table = desired
 		d.event(Event{Kind: "routes.ordered", Data: map[string]string{
 			"generation": strconv.FormatInt(desired.Generation, 10), "backends": backendWords(desired),
 		}})
@@ -30,19 +30,32 @@ func (d *decider) route() {
 }
 
 // keepDrains gives each routed order the drain time of the table it is in: that is
-// what its requests are promised when it leaves, whichever release ordered it.
+// what its requests are promised when it leaves, whichever release ordered it. As
+// long as the new table is not known to be served, the promise of the one before it
+// may be the one that holds: the longer counts.
 func (d *decider) keepDrains(t Table) {
-	drains := map[string]time.Duration{}
+	before, after := d.s.Table.drains(), t.drains()
+	for i := range d.s.Instances {
+		o := &d.s.Instances[i]
+		was := before[o.ID]
+		if !d.acknowledged() {
+			was = max(was, o.Drain)
+		}
+		if drain, routed := after[o.ID]; routed {
+			o.Drain = max(drain, was)
+		}
+	}
+}
+
+// drains are the drain times of the backends.
+func (t Table) drains() map[string]time.Duration {
+	out := map[string]time.Duration{}
 	for _, s := range t.Services {
 		for _, b := range s.Backends {
-			drains[b.ID] = s.longest()
+			out[b.ID] = s.longest()
 		}
 	}
-	for i := range d.s.Instances {
-		if drain, routed := drains[d.s.Instances[i].ID]; routed {
-			d.s.Instances[i].Drain = drain
-		}
-	}
+	return out
 }
 
 // longest is how long anything may go on once a backend left the service.

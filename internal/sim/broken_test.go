@@ -73,13 +73,77 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			}
 			return d
 		})},
+		"what has not gone yet is taken for gone": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			names := map[string]string{}
+			s.Instances = slices.Clone(s.Instances)
+			for i := range s.Instances {
+				if in := &s.Instances[i]; in.Leaving {
+					names[in.ID], in.Component, in.Volumes = in.Component, "x", nil
+				}
+			}
+			d := rollout.Decide(now, s, o)
+			for i := range d.Next.Instances {
+				if in := &d.Next.Instances[i]; names[in.ID] != "" {
+					in.Component = names[in.ID]
+				}
+			}
+			return d
+		})},
+		"fencing tokens do not grow": {"fence", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			d := rollout.Decide(now, s, o)
+			d.Next.Fences = nil
+			return d
+		})},
+		"the new get more than their share": {"weights", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			d := rollout.Decide(now, s, o)
+			for i, a := range d.Do {
+				if apply, ok := a.(rollout.ApplyTable); ok && d.Next.Rollout != nil {
+					apply.Table.Services = slices.Clone(apply.Table.Services)
+					for j := range apply.Table.Services {
+						v := &apply.Table.Services[j]
+						v.Backends = slices.Clone(v.Backends)
+						for k := range v.Backends {
+							if v.Backends[k].Release == rollout.Short(d.Next.Rollout.To.Release) {
+								v.Backends[k].Weight *= 2
+							}
+						}
+					}
+					d.Do[i] = apply
+				}
+			}
+			return d
+		})},
+		"a rollback is rolled back": {"rollback", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			proven := false
+			if s.Rollout != nil {
+				r := *s.Rollout
+				proven, r.Proven = r.Proven, false
+				s.Rollout = &r
+			}
+			d := rollout.Decide(now, s, o)
+			if r := d.Next.Rollout; r != nil && s.Rollout != nil && r.Number == s.Rollout.Number {
+				r.Proven = proven
+			}
+			return d
+		})},
+		"what waits does not wait": {"I7", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			if s.Rollout != nil && len(s.Queue) > 0 {
+				s.Rollout = nil
+			}
+			return rollout.Decide(now, s, o)
+		})},
+		"a rehearsal that does not look":      {"rehearsal", func(c *engine.Config) { c.Artifacts = &lookingAway{of: c.Artifacts} }},
+		"an instance is not what was ordered": {"I1", func(c *engine.Config) { c.Platforms["sim"] = another{c.Platforms["sim"]} }},
 		"nothing is ever removed": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			d := rollout.Decide(now, s, o)
 			d.Do = slices.DeleteFunc(d.Do, func(a rollout.Action) bool { _, remove := a.(rollout.RemoveInstance); return remove })
 			return d
 		})},
-		"a failing release is not put back": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+		"a failing release is not put back, however long it takes": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			if r := s.Rollout; r != nil && r.Step == rollout.Laying {
+				patient := *r
+				patient.ProgressAt = now
+				s.Rollout = &patient
 				for i := range o.Instances { // its failures go unseen
 					if in := &o.Instances[i]; !has(r.From, in) && in.Phase != rollout.Ready {
 						in.Phase = rollout.Unknown
@@ -108,13 +172,35 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 func TestSameSeedSameStory(t *testing.T) {
 	for seed := uint64(1); seed <= 20; seed++ {
 		a, b := Run(seed, Options{}), Run(seed, Options{})
-		if !slices.Equal(a.Story, b.Story) {
+		if !slices.Equal(a.Story(), b.Story()) {
 			t.Fatalf("seed %d tells two stories", seed)
 		}
 	}
 }
 
 func deciding(f decideFunc) func(*engine.Config) { return func(c *engine.Config) { c.Decide = f } }
+
+// lookingAway says of what is missing that it is there, every second time.
+type lookingAway struct {
+	of    engine.Artifacts
+	twice bool
+}
+
+func (l *lookingAway) Check(ctx context.Context, spec release.Spec) error {
+	err := l.of.Check(ctx, spec)
+	if l.twice = err != nil && !l.twice; l.twice {
+		return nil
+	}
+	return err
+}
+
+// another starts every instance with something else.
+type another struct{ engine.Platform }
+
+func (a another) Start(ctx context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
+	spec.WorkDir = "/tmp"
+	return a.Platform.Start(ctx, env, in, spec)
+}
 
 type allOnHand struct{}
 

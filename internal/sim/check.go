@@ -23,8 +23,8 @@ func (w *world) checkCapacity(s rollout.State) {
 		name := theKey.String() + "/" + c.Name
 		have := w.capacity(c.Name)
 		need := w.promised(s, c)
-		if have >= c.Replicas {
-			w.debt[name] = 0
+		if have >= most(s, c) {
+			w.debt[name], w.whole[c.Name] = 0, true
 		}
 		if have < need-w.debt[name] {
 			w.violate("I3", "%s: %d instances answer, %d are promised, faults took %d", c.Name, have, need, w.debt[name])
@@ -39,26 +39,99 @@ func (w *world) declared(s rollout.State, c rollout.Component) bool {
 	return slices.ContainsFunc(t.Services, func(v rollout.Service) bool { return v.Name == c.Name })
 }
 
-// promised is the smaller of what the releases on both sides of a rollout declare.
+// promised is the smaller of what the releases on both sides of a rollout declare,
+// without what their strategy says may be missing.
 func (w *world) promised(s rollout.State, c rollout.Component) int {
-	need := c.Replicas
-	if s.Rollout == nil {
-		return need
-	}
-	for _, t := range []*rollout.Target{s.Rollout.From, &s.Rollout.To} {
-		if t == nil {
-			continue
+	r := s.Rollout
+	if r == nil {
+		if last := s.LastResult; last != nil && last.Outcome == rollout.PutBack && !w.whole[c.Name] {
+			return 0 // it was taken away for a release that failed, and could not be started again in time
 		}
-		for _, other := range t.Components {
-			if other.Name == c.Name {
-				need = min(need, other.Replicas)
+		return c.Replicas
+	}
+	if r.From == nil {
+		return 0
+	}
+	from, to := named(r.From, c.Name), named(&r.To, c.Name)
+	if from == nil || to == nil {
+		return min(c.Replicas, 0)
+	}
+	need := min(from.Replicas, to.Replicas)
+	switch {
+	case from.Spec == to.Spec:
+	case alone(from, rollout.Strategy{}) || alone(to, r.To.Strategy):
+		w.whole[c.Name] = false
+		return 0
+	case r.To.Strategy.Kind == rollout.Rolling:
+		return max(need-r.To.Strategy.Unavailable, 0)
+	}
+	return need
+}
+
+// most is the larger of what the releases on both sides declare.
+func most(s rollout.State, c rollout.Component) int {
+	n := c.Replicas
+	if r := s.Rollout; r != nil {
+		for _, t := range []*rollout.Target{r.From, &r.To} {
+			if t == nil {
+				continue
+			}
+			if o := named(t, c.Name); o != nil {
+				n = max(n, o.Replicas)
 			}
 		}
 	}
-	if s.Rollout.From == nil {
-		return 0
+	return n
+}
+
+func alone(c *rollout.Component, s rollout.Strategy) bool {
+	return s.Kind == rollout.Recreate || c.Kind == rollout.KindWorker || c.Kind == rollout.KindSingleton || len(c.Volumes) > 0
+}
+
+func named(t *rollout.Target, name string) *rollout.Component {
+	for i := range t.Components {
+		if t.Components[i].Name == name {
+			return &t.Components[i]
+		}
 	}
-	return need
+	return nil
+}
+
+// checkShares is that weights are what the stage declares: none is none, and both
+// sides get their share whatever the numbers of instances.
+func (w *world) checkShares(s rollout.State) {
+	r := s.Rollout
+	if r == nil || r.Step != rollout.Shifting || r.StageAt.IsZero() || w.tables[theKey].Generation != s.Table.Generation {
+		return
+	}
+	specs := map[string]string{}
+	for _, o := range s.Instances {
+		specs[o.ID] = string(o.Spec)
+	}
+	for _, svc := range w.tables[theKey].Services {
+		from, to := named(r.From, svc.Name), named(&r.To, svc.Name)
+		if from == nil || to == nil || from.Spec == to.Spec || alone(from, rollout.Strategy{}) || alone(to, r.To.Strategy) {
+			continue
+		}
+		newer, older := 0, 0
+		for _, b := range svc.Backends {
+			if specs[b.ID] == string(to.Spec) {
+				newer += b.Weight
+			} else {
+				older += b.Weight
+			}
+		}
+		if newer > 0 && older > 0 && newer*(100-r.Share) != older*r.Share {
+			w.violate("weights", "%s: %d for the new and %d for the old ones are not %d %%", svc.Name, newer, older, r.Share)
+		}
+	}
+}
+
+// checkPutBack is that a rollback to a proven release is not rolled back by itself.
+func (w *world) checkPutBack(s rollout.State) {
+	if r := s.Rollout; r != nil && r.Proven && r.Step == rollout.Reverting && !r.Failure.Blameless && !r.SwitchAt.IsZero() {
+		w.violate("rollback", "a rollback to a proven release is put back: %s", r.Failure.What)
+	}
 }
 
 // capacity counts the routed instances of a component that answer.
@@ -90,28 +163,46 @@ func (r *runner) checkOnHand(rel release.Release) {
 	}
 }
 
-// atRest says whether everything is as the live release declares, and nothing else is there.
+// atRest says whether everything is as the live release declares, and nothing else is
+// there but a job that runs or a set that is kept warm.
 func (r *runner) atRest() bool {
 	s := r.state()
-	if r.rest < 2 || s.Rollout != nil || len(r.w.late) > 0 || r.w.tables[theKey].Generation != s.Table.Generation {
+	if r.rest < 2 || s.Rollout != nil || len(s.Queue) > 0 || len(r.w.late) > 0 || s.Warm != nil || r.w.tables[theKey].Generation != s.Table.Generation {
 		return false
 	}
 	wanted := 0
 	if s.Current != nil {
-		for _, c := range s.Current.Components {
+		for i := range s.Current.Components {
+			c := &s.Current.Components[i]
+			if c.Kind == rollout.KindJob {
+				continue
+			}
 			wanted += c.Replicas
-			if bad := r.hopeless(s, c); bad {
+			if r.hopeless(s, c) {
 				return len(r.w.late) == 0 // it went live and then showed what it is; it is being replaced for ever
 			}
 		}
 	}
-	return len(s.Instances) == wanted && len(r.w.units) == wanted
+	orders, units := 0, 0
+	for _, o := range s.Instances {
+		if o.Hook == "" {
+			orders++
+		}
+	}
+	for _, u := range r.w.units {
+		if u.Hook == "" {
+			units++
+		}
+	}
+	return orders == wanted && units == wanted
 }
 
-// hopeless says whether a live component's program flaps by its nature.
-func (r *runner) hopeless(s rollout.State, c rollout.Component) bool {
+// hopeless says whether a live component's program flaps by its nature, or cannot work:
+// what was put back to had been taken away and may be anything.
+func (r *runner) hopeless(s rollout.State, c *rollout.Component) bool {
 	rel := r.w.releases[s.Current.Release]
-	return rel.Environments[theKey.Env].Components[c.Name].Spec.Env["behaviour"] == "flaps"
+	b := rel.Environments[theKey.Env].Components[c.Name].Spec.Env["behaviour"]
+	return b == "flaps"
 }
 
 // checkRecord is I4 and I7: the record alone tells how many rollouts began and
@@ -133,10 +224,18 @@ func (r *runner) checkRecord() {
 			r.w.counts.Live++
 		case "rollout.superseded":
 			open--
+			r.w.counts.Superseded++
 		case "rollout.put-back":
 			open--
 			r.w.counts.PutBack++
-		case "instance.ordered":
+		case "rollout.stage":
+			r.w.counts.Stages++
+		case "rollout.rolled":
+			r.w.counts.Rolls++
+		case "hook.ordered":
+			r.w.counts.Hooks++
+			instances[e.Instance] = true
+		case "instance.ordered", "instance.orphan":
 			instances[e.Instance] = true
 		case "instance.removed":
 			delete(instances, e.Instance)

@@ -2,17 +2,14 @@ package sim
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/ashlar-infra/ashlar/internal/engine"
-	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
@@ -24,14 +21,16 @@ type Options struct {
 // Counts say how much a run went through.
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
+	Superseded, Rehearsals, Said                      int // Said: what people said to rollouts in flight
+	Stages, Rolls, Hooks                              int // steps of canaries and rolling replacements, hooks and jobs that were run
 	Served, Excused                                   int // requests answered, and lost to an injected fault alone
 }
 
 // Result is one run.
 type Result struct {
 	Seed       uint64
-	Violations []string // invariants that did not hold; empty is good
-	Story      []string // everything that happened, a line each
+	Violations []string        // invariants that did not hold; empty is good
+	Story      func() []string // everything that happened, a line each
 	Counts     Counts
 }
 
@@ -47,7 +46,7 @@ var theKey = rollout.Key{App: "app", Env: "production"}
 // Run plays one seed.
 func Run(seed uint64, opts Options) Result {
 	w := newWorld(seed)
-	r := &runner{w: w, store: faultyStore{NewStore(), w, &cachedState{}}, opts: opts}
+	r := &runner{w: w, store: faultyStore{&Store{states: map[engine.Key]stored{}, sparing: true}, w}, opts: opts}
 	r.boot()
 	for w.now.Sub(epoch) < faultyTime && len(w.violations) == 0 {
 		r.operate()
@@ -61,13 +60,14 @@ func Run(seed uint64, opts Options) Result {
 		}
 	}
 	for end := w.now.Add(quietBound); len(w.violations) == 0 && !r.atRest(); r.step() {
+		r.attend()
 		if w.now.After(end) || r.ticks > mostTicks {
 			w.violate("liveness", "not at rest %s after the faults stopped: %s", quietBound, strings.Join(r.waiting, "; "))
 		}
 	}
 	r.checkRecord()
 	w.counts.Ticks, w.counts.Served, w.counts.Excused = r.ticks, w.served, w.excused
-	return Result{Seed: seed, Violations: w.violations, Story: w.story, Counts: w.counts}
+	return Result{Seed: seed, Violations: w.violations, Story: w.words, Counts: w.counts}
 }
 
 // runner is the server side of a run: one engine at a time, on one world.
@@ -87,6 +87,9 @@ type runner struct {
 func (r *runner) boot() {
 	for _, u := range r.w.units {
 		u.probed = false
+	}
+	if err := r.store.recode(); err != nil {
+		panic(err)
 	}
 	config := engine.Config{
 		Store: r.store, Platforms: map[string]engine.Platform{"sim": platform{r.w}},
@@ -120,7 +123,7 @@ func (r *runner) step() {
 	r.ticks++
 	wait := 200 * time.Millisecond
 	r.guarded(func() {
-		ticked, err := r.engine.Tick(context.Background(), w.now, theKey)
+		ticked, err := r.engine.Tick(context.Background(), w.clock(), theKey)
 		r.waiting = ticked.Waiting
 		switch {
 		case err != nil:
@@ -130,12 +133,16 @@ func (r *runner) step() {
 		default:
 			wait = 5 * time.Second
 			if !ticked.Wake.IsZero() {
-				wait = min(wait, max(ticked.Wake.Sub(w.now), time.Millisecond))
+				wait = min(wait, max(ticked.Wake.Sub(w.clock()), time.Millisecond))
 			}
 			r.rest++
 		}
 	})
-	w.checkCapacity(r.state())
+	if s := r.state(); len(w.violations) == 0 {
+		w.checkCapacity(s)
+		w.checkShares(s)
+		w.checkPutBack(s)
+	}
 	if w.faults && w.now.Before(r.next) {
 		wait = min(wait, r.next.Sub(w.now))
 	}
@@ -159,81 +166,121 @@ func (r *runner) state() rollout.State {
 	return s
 }
 
-// operate is what people do: deploy something, go back, now and then.
+// operate is what people do: deploy something, go back, say something to what is in
+// flight, now and then. Clocks jump, too.
 func (r *runner) operate() {
 	w := r.w
 	if w.now.Before(r.next) {
 		return
 	}
-	r.next = w.now.Add(w.between(0, 25*time.Second))
+	r.next = w.now.Add(w.between(0, 20*time.Second))
+	if w.chance(0.05) {
+		w.skew, w.skewedAt = w.between(-40*time.Second, 40*time.Second), w.now
+		w.tell("fault: the server's clock jumps to %s", w.skew)
+	}
+	if w.chance(0.05) {
+		w.lose()
+	}
 	r.guarded(func() {
-		ctx := context.Background()
 		var err error
-		if w.rng.IntN(3) == 0 {
-			w.tell("operator: rollback")
-			if _, err = r.engine.Rollback(ctx, w.now, "operator", theKey, "", engine.DeployOptions{Reason: "simulated"}); err == nil {
-				w.counts.Rollbacks++
-			}
-		} else {
-			rel := w.draw(&r.made)
-			var stored engine.Stored
-			stored, err = r.engine.AddRelease(ctx, w.now, "operator", rel)
-			if err == nil {
-				w.releases[stored.Digest] = rel
-				w.tell("operator: deploy release %d %s", stored.Number, describe(rel))
-				if _, err = r.engine.Deploy(ctx, w.now, "operator", theKey, stored.Digest, engine.DeployOptions{Reason: "simulated"}); err == nil {
-					w.counts.Deploys++
-					r.checkOnHand(rel)
-				}
-			}
+		switch w.rng.IntN(8) {
+		case 0, 1:
+			err = r.goBack()
+		case 2:
+			err = r.say(commands[w.rng.IntN(len(commands))])
+		default:
+			err = r.deploy()
 		}
 		if err != nil {
 			w.tell("operator: refused: %v", strings.SplitN(err.Error(), "\n", 2)[0])
 		}
 	})
+	r.attend()
 }
 
-// draw makes a release: up to three components, each behaving somehow.
-func (w *world) draw(made *int) release.Release {
-	*made++
-	env := release.Environment{Platform: "sim", Rollout: release.Rollout{Strategy: "blue-green"}, Listen: "127.0.0.1:80", Keep: 3, Components: map[string]release.Component{}}
-	for i, name := range []string{"api", "web", "worker"}[:1+w.rng.IntN(3)] {
-		behaviour, version := "good", 0
-		if w.rng.IntN(3) > 0 {
-			version = *made
-			behaviour = behaviours[w.rng.IntN(len(behaviours))]
+// lose takes an artifact of some release away: a disk that fails, an operator's rm.
+func (w *world) lose() {
+	for _, d := range slices.Sorted(maps.Keys(w.releases)) {
+		for _, name := range slices.Sorted(maps.Keys(w.releases[d].Environments[theKey.Env].Components)) {
+			if tree := w.releases[d].Environments[theKey.Env].Components[name].Spec.Tree; w.chance(0.1) {
+				w.missing[tree] = true
+				w.tell("fault: tree %s is gone", tree)
+				return
+			}
 		}
-		c := release.Component{
-			Spec: release.Spec{
-				Artifact: digest.FromString("artifact " + name), Tree: digest.FromString(fmt.Sprint("tree ", name, version)),
-				Settings: digest.FromString("settings"), Command: []string{"/" + name}, WorkDir: "/", UID: 1000, GID: 1000, Port: 80,
-				Env: map[string]string{"behaviour": behaviour, "VERSION": fmt.Sprint(version)}, StopSignal: "SIGTERM", StopGraceMS: 5000,
-				Health: &release.Health{HTTP: "/", IntervalMS: 1000, TimeoutMS: 1000, Successes: 1, Failures: 1, StartMS: 10_000},
-			},
-			Replicas: 1 + w.rng.IntN(3), DrainMS: int64(w.rng.IntN(5)) * 1000,
-		}
-		if name != "worker" {
-			c.Route = &release.Route{Path: "/" + fmt.Sprint(i), HoldMS: 1000}
-		}
-		if w.chance(0.02) {
-			w.missing[c.Spec.Tree] = version > 0
-		}
-		env.Components[name] = c
 	}
-	return release.Release{Schema: release.Schema, App: theKey.App, Environments: map[string]release.Environment{theKey.Env: env}}
 }
 
-// behaviours of a program, the good one more often than the others.
-var behaviours = []string{"good", "good", "good", "good", "slow", "exits", "never-ready", "flaps", "refused", "stubborn"}
+// commands that people give, those that help more often.
+var commands = []string{
+	rollout.VerbPause, rollout.VerbResume, rollout.VerbResume, rollout.VerbApprove, rollout.VerbApprove, rollout.VerbAbort, rollout.VerbRetry,
+}
 
-func describe(rel release.Release) string {
-	var parts []string
-	cs := rel.Environments[theKey.Env].Components
-	for _, name := range slices.Sorted(maps.Keys(cs)) {
-		c := cs[name]
-		parts = append(parts, fmt.Sprintf("%s×%d v%s %s", name, c.Replicas, c.Spec.Env["VERSION"], c.Spec.Env["behaviour"]))
+// goBack rehearses a rollback and then does it: what the rehearsal says holds.
+func (r *runner) goBack() error {
+	w, ctx := r.w, context.Background()
+	w.counts.Rehearsals++
+	ready, err := r.engine.Rehearse(ctx, w.clock(), theKey)
+	if err != nil {
+		return err
 	}
-	return "[" + strings.Join(parts, ", ") + "]"
+	w.tell("operator: rollback, which should work: %v", ready.OK)
+	_, err = r.engine.Rollback(ctx, w.clock(), "operator", theKey, "", engine.DeployOptions{Reason: "simulated"})
+	if err == nil {
+		w.counts.Rollbacks++
+	} else if k := fault.Of(err).Kind; ready.OK && k != fault.Internal && k != fault.Conflict {
+		w.violate("rehearsal", "a rollback should work and is refused: %v", err)
+	}
+	return err
+}
+
+func (r *runner) say(verb string) error {
+	r.w.tell("operator: %s", verb)
+	r.w.counts.Said++
+	_, err := r.engine.Control(context.Background(), r.w.clock(), "operator", theKey, rollout.Command{Verb: verb, Reason: "simulated"})
+	return err
+}
+
+func (r *runner) deploy() error {
+	w, ctx := r.w, context.Background()
+	rel := w.draw(&r.made)
+	stored, err := r.engine.AddRelease(ctx, w.clock(), "operator", rel)
+	if err != nil {
+		return err
+	}
+	w.releases[stored.Digest] = rel
+	o := engine.DeployOptions{Reason: "simulated", Queue: w.rng.IntN(4) == 0, Supersede: w.rng.IntN(4) == 0}
+	w.tell("operator: deploy release %d %s%s", stored.Number, describe(rel), manner(o))
+	if _, err = r.engine.Deploy(ctx, w.clock(), "operator", theKey, stored.Digest, o); err == nil {
+		w.counts.Deploys++
+		r.checkOnHand(rel)
+	}
+	return err
+}
+
+func manner(o engine.DeployOptions) string {
+	switch {
+	case o.Supersede:
+		return ", superseding"
+	case o.Queue:
+		return ", waiting"
+	}
+	return ""
+}
+
+// attend is a person who sooner or later approves what waits and resumes what is
+// paused, at once when there are no faults any more.
+func (r *runner) attend() {
+	s := r.state()
+	if s.Rollout == nil || r.w.faults && r.w.rng.IntN(3) > 0 {
+		return
+	}
+	if s.Rollout.Paused != nil {
+		r.guarded(func() { _ = r.say(rollout.VerbResume) })
+	}
+	if slices.ContainsFunc(r.waiting, func(s string) bool { return strings.HasPrefix(s, "a person to approve") }) {
+		r.guarded(func() { _ = r.say(rollout.VerbApprove) })
+	}
 }
 
 // Add adds another run's counts.
@@ -244,6 +291,12 @@ func (c *Counts) Add(o Counts) {
 	c.Rollbacks += o.Rollbacks
 	c.Live += o.Live
 	c.PutBack += o.PutBack
+	c.Superseded += o.Superseded
+	c.Rehearsals += o.Rehearsals
+	c.Said += o.Said
+	c.Stages += o.Stages
+	c.Rolls += o.Rolls
+	c.Hooks += o.Hooks
 	c.Served += o.Served
 	c.Excused += o.Excused
 }

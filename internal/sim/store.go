@@ -27,13 +27,34 @@ type Store struct {
 	releases []engine.Stored // in the order in which they were added
 	states   map[engine.Key]stored
 	entries  []record.Entry
+	sparing  bool // only some states go through JSON, as that is most of a run's time otherwise
 }
 
 // stored is one environment's state as JSON, so that it shares nothing with what
-// was given and goes through the same encoding as on disk.
+// was given and goes through the same encoding as on disk; or, in a store that is
+// sparing, as it was given.
 type stored struct {
 	version int64
 	state   []byte
+	value   *rollout.State // in place of state
+}
+
+// recodedEvery is how many of a sparing store's states go through JSON.
+const recodedEvery = 16
+
+// recode takes every state through JSON, as a server does that starts.
+func (s *Store) recode() error {
+	for key, kept := range s.states {
+		if kept.value == nil {
+			continue
+		}
+		state, err := json.Marshal(kept.value)
+		if err != nil {
+			return err
+		}
+		s.states[key] = stored{version: kept.version, state: state}
+	}
+	return nil
 }
 
 // NewStore gives an empty store.
@@ -139,7 +160,13 @@ func (s *Store) State(_ context.Context, env engine.Key) (rollout.State, int64, 
 	if !ok {
 		return state, 0, nil
 	}
+	if kept.value != nil {
+		return *kept.value, kept.version, nil
+	}
 	err := json.Unmarshal(kept.state, &state)
+	if s.sparing && err == nil {
+		s.states[env] = stored{version: kept.version, value: &state}
+	}
 	return state, kept.version, err
 }
 
@@ -148,15 +175,19 @@ func (s *Store) Commit(ctx context.Context, env engine.Key, version int64, next 
 	if s.states[env].version != version {
 		return 0, fmt.Errorf("environment %s: %w", env, rollout.ErrStale)
 	}
-	state, err := json.Marshal(next)
-	if err != nil {
-		return 0, err
+	kept := stored{version: version + 1, value: &next}
+	if !s.sparing || kept.version%recodedEvery == 0 {
+		state, err := json.Marshal(next)
+		if err != nil {
+			return 0, err
+		}
+		kept.state, kept.value = state, nil
 	}
 	if err := s.Append(ctx, entries); err != nil {
 		return 0, err
 	}
-	s.states[env] = stored{version: version + 1, state: state}
-	return version + 1, nil
+	s.states[env] = kept
+	return kept.version, nil
 }
 
 // Append is engine.Store.Append.

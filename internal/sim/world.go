@@ -23,20 +23,28 @@ type world struct {
 	now    time.Time
 	faults bool // whether faults happen
 
-	units    map[string]*unit // by instance ID: what exists on the platform
-	past     map[string]bool  // IDs that ended or were removed: they must never start again
-	late     []lateStart      // starts that were lost on the way and arrive after all
-	tables   map[rollout.Key]rollout.Table
-	left     map[string]leftRoute // instance ID to how it left its environment's table
-	requests []request
-	releases map[digest.Digest]release.Release
-	missing  map[digest.Digest]bool // artifacts that are not on hand
+	units     map[string]*unit // by instance ID: what exists on the platform
+	sorted    []string         // the units\' IDs; nil: to be made anew
+	past      map[string]bool  // IDs that ended or were removed: they must never start again
+	late      []lateStart      // starts that were lost on the way and arrive after all
+	tables    map[rollout.Key]rollout.Table
+	left      map[string]leftRoute // instance ID to how it left its environment's table
+	requests  []request
+	releases  map[digest.Digest]release.Release
+	missing   map[digest.Digest]bool         // artifacts that are not on hand
+	fences    map[string]int64               // by component: the greatest token that was started
+	traffics  map[string]rollout.Traffic     // what the router counted since it was started
+	routedSet map[string]bool                // of tables; nil: to be made anew
+	whole     map[string]bool                // by component: it once was complete since it was last taken away
+	specs     map[digest.Digest]release.Spec // that were started, checked against their digests
+	skew      time.Duration                  // what the server's clock is ahead of the world's
+	skewedAt  time.Time                      // when that changed last
 
 	partition time.Time // until then the platform does not answer
 	routerOut time.Time // until then the router's control does not answer; it goes on serving
 	changed   chan struct{}
 
-	story      []string
+	story      []told
 	violations []string
 	served     int            // requests answered
 	excused    int            // requests that an injected fault cost
@@ -52,6 +60,8 @@ type unit struct {
 	startedAt time.Time
 	readyAt   time.Time // far away: never
 	exitAt    time.Time // zero: never by itself
+	exitCode  int       // with exitAt
+	late      bool      // its start had been lost on the way
 	downFrom  time.Time // flapping: its probe fails from here
 	downTill  time.Time // to here
 	stopping  bool
@@ -85,12 +95,30 @@ func newWorld(seed uint64) *world {
 		rng: rand.New(rand.NewPCG(seed, 0x5eed)), now: epoch, faults: true,
 		units: map[string]*unit{}, past: map[string]bool{}, tables: map[rollout.Key]rollout.Table{},
 		releases: map[digest.Digest]release.Release{}, missing: map[digest.Digest]bool{}, left: map[string]leftRoute{},
-		changed: make(chan struct{}, 1), debt: map[string]int{},
+		changed: make(chan struct{}, 1), debt: map[string]int{}, specs: map[digest.Digest]release.Spec{}, fences: map[string]int64{}, whole: map[string]bool{}, traffics: map[string]rollout.Traffic{},
 	}
 }
 
+// told is a line of the story. It is put into words when somebody wants to read it,
+// which few runs come to.
+type told struct {
+	at     time.Time
+	format string
+	args   []any
+}
+
+// tell adds to the story. What it is given must not change afterwards.
 func (w *world) tell(format string, args ...any) {
-	w.story = append(w.story, fmt.Sprintf("%9.3fs  ", w.now.Sub(epoch).Seconds())+fmt.Sprintf(format, args...))
+	w.story = append(w.story, told{w.now, format, args})
+}
+
+// words gives the story, a line each.
+func (w *world) words() []string {
+	out := make([]string, len(w.story))
+	for i, t := range w.story {
+		out[i] = fmt.Sprintf("%9.3fs  ", t.at.Sub(epoch).Seconds()) + fmt.Sprintf(t.format, t.args...)
+	}
+	return out
 }
 
 // violate notes that an invariant does not hold.
@@ -99,6 +127,9 @@ func (w *world) violate(invariant, format string, args ...any) {
 	w.violations = append(w.violations, text)
 	w.tell("VIOLATION %s", text)
 }
+
+// clock is what the server's clock shows.
+func (w *world) clock() time.Time { return w.now.Add(w.skew) }
 
 // chance is true with probability p, and never once the faults are off.
 func (w *world) chance(p float64) bool { return w.faults && w.rng.Float64() < p }
@@ -117,7 +148,12 @@ func (w *world) advance(now time.Time) {
 	w.now = now
 	for _, l := range w.late {
 		if !l.at.After(now) && w.units[l.u.ID] == nil && !w.past[l.u.ID] {
-			w.units[l.u.ID] = l.u
+			if l.u.Fence != 0 && l.u.Fence <= w.fences[l.u.Component] || w.held(l.u) {
+				w.tell("world: the lost start of %s comes to nothing: what it needs is held", l.u.ID)
+				continue
+			}
+			l.u.late = true
+			w.place(l.u)
 			w.tell("world: the lost start of %s arrives after all", l.u.ID)
 		}
 	}
@@ -138,8 +174,10 @@ func (w *world) advanceUnit(u *unit) {
 		}
 		w.cut(u, "was stopped")
 	case !u.exitAt.IsZero() && !u.exitAt.After(w.now):
-		u.exited = &rollout.Exit{Code: 3, At: w.now}
-		w.owe(u)
+		u.exited = &rollout.Exit{Code: u.exitCode, At: w.now}
+		if u.Hook == "" {
+			w.owe(u)
+		}
 		w.cut(u, "ended by itself")
 	}
 	if !u.downFrom.IsZero() && !u.downFrom.After(w.now) && u.downTill.After(w.now) {
@@ -174,7 +212,7 @@ func (w *world) mayStop(u *unit) {
 		w.violate("I6", "%s is ended while it is routed", u.ID)
 	}
 	l := w.left[u.ID]
-	if n := w.inFlight(u.ID); n > 0 && w.now.Before(l.at.Add(l.drain)) {
+	if n := w.inFlight(u.ID); n > 0 && w.now.Before(l.at.Add(l.drain)) && !w.skewedAt.After(l.at) {
 		w.violate("I6", "%s is ended with %d requests under way, %s after it left the routes", u.ID, n, w.now.Sub(l.at))
 	}
 }
@@ -187,13 +225,24 @@ func (w *world) signal() {
 }
 
 func (w *world) routed(id string) bool {
-	for _, t := range w.tables {
-		for _, s := range t.Services {
-			for _, b := range s.Backends {
-				if b.ID == id {
-					return true
+	if w.routedSet == nil {
+		w.routedSet = map[string]bool{}
+		for _, t := range w.tables {
+			for _, s := range t.Services {
+				for _, b := range s.Backends {
+					w.routedSet[b.ID] = true
 				}
 			}
+		}
+	}
+	return w.routedSet[id]
+}
+
+// held says whether another unit holds what a unit needs alone.
+func (w *world) held(u *unit) bool {
+	for _, other := range w.units {
+		if other.exited == nil && w.excludes(u, other) {
+			return true
 		}
 	}
 	return false
@@ -212,38 +261,94 @@ func (w *world) inFlight(id string) int {
 // traffic sends a few requests through each service.
 func (w *world) traffic() {
 	for _, key := range w.keys() {
-		for _, s := range w.tables[key].Services {
+		for i := range w.tables[key].Services {
+			s := &w.tables[key].Services[i]
 			for range w.rng.IntN(3) {
-				if len(s.Backends) > 0 {
-					w.send(s.Backends[w.rng.IntN(len(s.Backends))].ID)
+				if b := w.pick(s); b != nil {
+					w.send(s.Name, b)
 				}
 			}
 		}
 	}
 }
 
-func (w *world) send(id string) {
-	u := w.units[id]
+// pick gives the backend of a service that a request goes to; nil: it is held.
+func (w *world) pick(s *rollout.Service) *rollout.Backend {
+	all := 0
+	for i := range s.Backends {
+		all += s.Backends[i].Weight
+	}
+	if all == 0 {
+		return nil
+	}
+	at := w.rng.IntN(all)
+	for i := range s.Backends {
+		if at -= s.Backends[i].Weight; at < 0 {
+			return &s.Backends[i]
+		}
+	}
+	return nil
+}
+
+func (w *world) send(service string, b *rollout.Backend) {
+	u := w.units[b.ID]
 	switch {
 	case u == nil:
-		w.violate("I6", "a request was lost: backend %s does not exist", id)
+		w.violate("I6", "a request was lost: backend %s does not exist", b.ID)
 	case u.stopping:
-		w.violate("I6", "a request was lost: backend %s was stopped while routed", id)
+		w.violate("I6", "a request was lost: backend %s was stopped while routed", b.ID)
 	case !u.answering(w.now):
 		w.excused++ // an injected fault took it a moment ago
 	default:
 		w.served++
-		w.requests = append(w.requests, request{backend: id, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))})
+		w.requests = append(w.requests, request{backend: b.ID, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))})
+		w.count(service, b, u)
 	}
 }
 
-func (w *world) ids() []string {
-	ids := make([]string, 0, len(w.units))
-	for id := range w.units {
-		ids = append(ids, id)
+// count counts an answer, as its program's behaviour makes it.
+func (w *world) count(service string, b *rollout.Backend, u *unit) {
+	key := rollout.TrafficKey(service, b.Release)
+	t := w.traffics[key]
+	latency := make([]int64, len(rollout.LatencyBounds)+1)
+	copy(latency, t.Latency)
+	t.Latency = latency
+	t.Requests++
+	class := 8 + w.rng.IntN(4)
+	switch u.spec.Env["behaviour"] {
+	case "errs":
+		if w.rng.IntN(2) == 0 {
+			t.Errors++
+		}
+	case "lags":
+		class += 12
 	}
-	slices.Sort(ids)
-	return ids
+	t.Latency[class]++
+	w.traffics[key] = t
+}
+
+// ids lists the units' IDs, sorted.
+func (w *world) ids() []string {
+	if w.sorted == nil {
+		for id := range w.units {
+			w.sorted = append(w.sorted, id)
+		}
+		slices.Sort(w.sorted)
+	}
+	return w.sorted
+}
+
+// place takes a unit into the world, and displace out of it.
+func (w *world) place(u *unit) {
+	w.units[u.ID], w.sorted = u, nil
+	if u.Fence != 0 {
+		w.fences[u.Component] = max(w.fences[u.Component], u.Fence)
+	}
+}
+
+func (w *world) displace(id string) {
+	delete(w.units, id)
+	w.sorted = nil
 }
 
 func (w *world) keys() []rollout.Key {

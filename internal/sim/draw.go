@@ -1,0 +1,139 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/release"
+)
+
+// behaviours of a program, the good one more often than the others.
+var behaviours = []string{
+	"good", "good", "good", "good", "good", "slow", "exits", "never-ready", "flaps", "refused", "stubborn", "errs", "lags",
+}
+
+// draw makes a release: up to four components, each of some kind and behaving somehow,
+// and some way for it to take the place of the one before.
+func (w *world) draw(made *int) release.Release {
+	*made++
+	env := release.Environment{
+		Platform: "sim", Rollout: w.drawRollout(), Listen: "127.0.0.1:80", Keep: 3,
+		Volumes:    map[string]release.Volume{"data": {Mode: release.VolumeExclusive}},
+		Components: map[string]release.Component{},
+	}
+	for i, name := range []string{"api", "web", "worker", "db"}[:1+w.rng.IntN(4)] {
+		version := 0
+		if w.rng.IntN(3) > 0 {
+			version = *made
+		}
+		c := w.drawComponent(i, name, version)
+		for before := range env.Components {
+			if before < name && (before + name)[len(before)%2] == 'a' { // some need others, in no circle
+				c.Needs = append(c.Needs, before)
+			}
+		}
+		slices.Sort(c.Needs)
+		if w.chance(0.02) {
+			w.missing[c.Spec.Tree] = version > 0
+		}
+		env.Components[name] = c
+	}
+	if w.rng.IntN(6) == 0 {
+		c := w.drawComponent(9, "cron", 0)
+		c.Kind, c.Schedule, c.Replicas, c.Route, c.Hooks, c.Spec.Health, c.Spec.Port = release.KindJob, "* * * * *", 1, nil, nil, nil, 0
+		c.Spec.Command = []string{"/hook", "ok"}
+		env.Components["cron"] = c
+	}
+	return release.Release{Schema: release.Schema, App: theKey.App, Environments: map[string]release.Environment{theKey.Env: env}}
+}
+
+func (w *world) drawRollout() release.Rollout {
+	ms := func(most int) int64 { return int64(w.rng.IntN(most)) * 1000 }
+	r := release.Rollout{Strategy: []string{"blue-green", "canary", "rolling", "recreate"}[w.rng.IntN(4)], DeadlineMS: 20_000 + ms(40)}
+	switch r.Strategy {
+	case "blue-green":
+		if w.rng.IntN(3) == 0 {
+			r.Preview, r.Approve = "next.example", w.rng.IntN(2) == 0
+		}
+		if w.rng.IntN(3) == 0 {
+			r.WarmMS = ms(30)
+		}
+	case "canary":
+		for weight := 1 + w.rng.IntN(60); weight < 100; weight += 5 + w.rng.IntN(60) {
+			r.Steps = append(r.Steps, release.Step{Weight: weight, PauseMS: ms(6), Approve: w.rng.IntN(5) == 0})
+		}
+		r.Steps = append(r.Steps, release.Step{Weight: 100})
+		if w.rng.IntN(2) == 0 {
+			r.Analysis = &release.Analysis{Requests: 5 + w.rng.IntN(10), Errors: "10", Slower: "4", Quantile: 900, WindowMS: 15_000}
+		}
+		if w.rng.IntN(3) == 0 {
+			r.Match, r.Sticky = &release.Match{Cookie: "beta", Value: "yes"}, "ashlar"
+		}
+	case "rolling":
+		r.Surge, r.Unavailable, r.Batch = w.rng.IntN(3), w.rng.IntN(2), w.rng.IntN(3)
+		if r.Surge+r.Unavailable == 0 {
+			r.Surge = 1
+		}
+	}
+	if w.rng.IntN(2) == 0 {
+		r.BakeMS = ms(12)
+	}
+	r.Queue = []string{"", release.QueueRefuse, release.QueueSerialise, release.QueueCoalesce, release.QueueVerify}[w.rng.IntN(5)]
+	return r
+}
+
+// drawComponent makes one component. What a version is follows from its number alone,
+// so that one that comes again is the same.
+func (w *world) drawComponent(i int, name string, version int) release.Component {
+	behaviour := "good"
+	if version > 0 {
+		behaviour = behaviours[w.rng.IntN(len(behaviours))]
+	}
+	c := release.Component{
+		Spec: release.Spec{
+			Artifact: digest.FromString("artifact " + name), Tree: digest.FromString(fmt.Sprint("tree ", name, version)),
+			Settings: digest.FromString("settings"), Command: []string{"/" + name}, WorkDir: "/", UID: 1000, GID: 1000, Port: 80,
+			Env: map[string]string{"behaviour": behaviour, "VERSION": fmt.Sprint(version)}, StopSignal: "SIGTERM", StopGraceMS: 5000,
+			Health: &release.Health{HTTP: "/", IntervalMS: 1000, TimeoutMS: 1000, Successes: 1, Failures: 1, StartMS: 10_000},
+		},
+		Replicas: 1 + w.rng.IntN(3), DrainMS: int64(w.rng.IntN(5)) * 1000,
+	}
+	switch name {
+	case "worker":
+		if c.Kind = []string{release.KindWorker, release.KindSingleton}[version%2]; c.Kind == release.KindSingleton {
+			c.Replicas = 1
+		}
+	case "db":
+		c.Replicas = 1
+		c.Spec.Volumes = []release.Mount{{Path: "/data", Volume: "data", Mode: release.VolumeExclusive}}
+		c.Route = &release.Route{TCP: 5432, HoldMS: 1000}
+	default:
+		c.Route = &release.Route{Path: "/" + fmt.Sprint(i), HoldMS: 1000}
+	}
+	hook := func(when string) {
+		does := []string{"ok", "ok", "ok", "ok", "fails", "hangs"}[w.rng.IntN(6)]
+		c.Hooks = append(c.Hooks, release.Hook{When: when, Command: []string{"/hook", does, when}, TimeoutMS: 3000})
+	}
+	if version > 0 && w.rng.IntN(5) == 0 {
+		hook(release.HookBefore)
+		if name != "db" && w.rng.IntN(2) == 0 {
+			hook(release.HookAfter)
+			hook(release.HookRollback)
+		}
+	}
+	return c
+}
+
+func describe(rel release.Release) string {
+	var parts []string
+	env := rel.Environments[theKey.Env]
+	for _, name := range slices.Sorted(maps.Keys(env.Components)) {
+		c := env.Components[name]
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s×%d v%s %s %s", name, c.Replicas, c.Spec.Env["VERSION"], c.Spec.Env["behaviour"], c.Kind)))
+	}
+	return env.Rollout.Strategy + " [" + strings.Join(parts, ", ") + "]"
+}
