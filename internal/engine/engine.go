@@ -49,8 +49,8 @@ type Engine struct {
 	wake chan Key // environments that something was asked of
 
 	parsed   map[digest.Digest]release.Release // documents that were read lately; guarded by mu
-	due      map[Key]bool  // environments whose rollback is to be rehearsed; guarded by mu
-	rehearse chan struct{} // capacity 1: due is not empty
+	due      map[Key]bool                      // environments whose rollback is to be rehearsed; guarded by mu
+	rehearse chan struct{}                     // capacity 1: due is not empty
 }
 
 // memory is what one process knows of an environment beyond its state: nothing
