@@ -1,11 +1,14 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"runtime"
 	"slices"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +32,7 @@ func BenchmarkSwitch(b *testing.B) {
 			for b.Loop() {
 				generation++
 				w.apply(redis(generation, sets[generation%2]...))
-				took = append(took, float64(w.kernel.took)/float64(time.Millisecond))
+				took = append(took, float64(w.took)/float64(time.Millisecond))
 			}
 			b.StopTimer()
 			slices.Sort(took)
@@ -39,46 +42,56 @@ func BenchmarkSwitch(b *testing.B) {
 	}
 }
 
-// BenchmarkEcho sends 64 bytes there and back on kept connections, from the host to an
+// BenchmarkRequests asks a small http server on kept connections, from the host to an
 // instance: by its own address, and by its service.
-func BenchmarkEcho(b *testing.B) {
+func BenchmarkRequests(b *testing.B) {
 	for _, how := range []string{"direct", "service", "direct again", "service again"} {
 		b.Run(how, func(b *testing.B) {
 			w := newWorld(b)
 			a := w.instance(2)
-			w.apply(redis(1, a.serve(6379)))
+			w.apply(redis(1, a.serveHTTP(6379)))
 			to := w.address(production, "redis", 6379)
-			if how[0] == 'd' {
+			if strings.HasPrefix(how, "direct") {
 				to = a.addr.String() + ":6379"
 			}
 			const clients = 8
-			var all sync.WaitGroup
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+			get(b, client, to)
+			b.SetParallelism(clients / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
-			for i := range clients {
-				c, _, _, err := w.hostPlace().dial(to, 5*time.Second)
-				must(b, err)
-				all.Go(func() { echoes(b, c, b.N/clients+min(1, max(0, b.N%clients-i))) })
-			}
-			all.Wait()
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					get(b, client, to)
+				}
+			})
 			b.StopTimer()
+			client.CloseIdleConnections()
 			w.down(2, production)
 		})
 	}
 }
 
-func echoes(b *testing.B, c net.Conn, n int) {
-	line := make([]byte, 64)
-	for range n {
-		if _, err := c.Write(line); err != nil {
-			b.Error(err)
-			return
-		}
-		if _, err := io.ReadFull(c, line); err != nil {
-			b.Error(err)
-			return
-		}
+func (p *place) serveHTTP(port int) rollout.Backend {
+	p.w.t.Helper()
+	var l net.Listener
+	must(p.w.t, p.run(func() (err error) {
+		l, err = net.Listen("tcp4", fmt.Sprintf("%s:%d", p.addr, port))
+		return err
+	}))
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") })}
+	p.w.closes(s)
+	go func() { _ = s.Serve(l) }()
+	return rollout.Backend{ID: "web", Address: l.Addr().String(), Weight: 1}
+}
+
+func get(b *testing.B, client *http.Client, to string) {
+	resp, err := client.Get("http://" + to + "/")
+	if err != nil {
+		b.Error(err)
+		return
 	}
-	if err := c.Close(); err != nil {
+	_, err = io.Copy(io.Discard, resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		b.Error(err)
 	}
 }

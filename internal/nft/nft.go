@@ -36,6 +36,7 @@ type Router struct {
 	timer  *time.Timer // of the next cut
 	wake   time.Time   // when that is; zero: never
 	ended  bool
+	took   time.Duration // by the last change of routes, from its first byte to the kernel's acknowledgement
 }
 
 // New opens the file of addresses. The kernel is touched only if something was routed
@@ -150,7 +151,7 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if err != nil {
 		return err
 	}
-	r.cfg.Log.Info("tcp services in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(services), "took", r.kernel.took)
+	r.cfg.Log.Info("tcp services in force", "app", key.App, "env", key.Env, "generation", table.Generation, "services", len(services), "took", r.took)
 	if err := r.adjust(rules, key, env); err != nil {
 		return err
 	}
@@ -206,9 +207,11 @@ func (r *Router) replace(rules *ruleset, key rollout.Key, prev environment, to s
 	}
 	next.services = r.rewrite(b, rules, key, prev, services)
 	rules.note(b, key, prev, next)
+	began := r.cfg.Now()
 	if err := b.commit(); err != nil {
 		return next, unable("change the kernel's routes", err)
 	}
+	r.took = r.cfg.Now().Sub(began)
 	return next, nil
 }
 

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"errors"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -16,7 +15,6 @@ type kernel struct {
 	filter   *nftables.Conn // nil: not opened, or given up after an error
 	begun    bool           // a batch was begun on it and not committed
 	tracking *ct.Handle
-	took     time.Duration // by the last transaction, from its first byte to its acknowledgement
 }
 
 // buffer takes a transaction of about 10,000 backends and its acknowledgement, in bytes.
@@ -107,11 +105,9 @@ func (k *kernel) begin() (*batch, error) {
 
 func (b *batch) commit() error {
 	err := errors.Join(b.errs...)
-	began := time.Now()
 	if err == nil {
 		err = b.Flush()
 	}
-	b.kernel.took = time.Since(began)
 	if err == nil {
 		b.kernel.begun = false
 	}

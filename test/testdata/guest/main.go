@@ -46,6 +46,7 @@ func serve() {
 	mux.HandleFunc("/echo", echo)
 	mux.HandleFunc("/write", write)
 	mux.HandleFunc("/execute", execute)
+	mux.HandleFunc("/call", call)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "version %s mark %s instance %s\n", version, mark(), os.Getenv("ASHLAR_INSTANCE"))
 	})
@@ -112,6 +113,20 @@ func echo(w http.ResponseWriter, _ *http.Request) {
 			return
 		}
 	}
+}
+
+// call asks whom a variable names, and says what that answers.
+func call(w http.ResponseWriter, r *http.Request) {
+	to := os.Getenv(r.FormValue("variable"))
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + to + "/")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	fmt.Fprint(w, to, " ")
+	_, _ = io.Copy(w, resp.Body)
 }
 
 // write says what comes of writing to a path.
