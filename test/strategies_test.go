@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ashlar-infra/ashlar/internal/load"
 )
 
 var deploys = flag.Int("deploys", 16, "how many changes TestStrategiesUnderKills makes")
@@ -45,7 +47,7 @@ components:
       stop: {grace: 2s}
       drain: 40s
       tmpfs: {/tmp: 16MiB}
-    route: {path: /, hold: 10s, drains: {websocket: 1s}}
+    route: {path: /, hold: 1m, drains: {websocket: 1s}}
 environments:
   production:
     listen: ADDRESS
@@ -77,7 +79,10 @@ func TestStrategiesUnderKills(t *testing.T) {
 	a.write("ashlar.yaml", strings.NewReplacer("ADDRESS", a.address, "REDIS", redis).Replace(mixedYAML))
 	a.deploy()
 
-	quick, slow, counting := a.load(60, "Mark"), a.keepAsking(6, 50*time.Millisecond), a.countIn(redis)
+	// What recreates holds requests for as long as a download goes on.
+	quick := a.begin(load.Config{URL: "http://" + a.address + "/", KeepAlive: 3, NewConn: 3, HTTP2: 2, Rate: 60, Timeout: time.Minute})
+	slow := a.begin(load.Config{URL: "http://" + a.address + "/slow?n=6&every=50", KeepAlive: 2, NewConn: 1, HTTP2: 1, Rate: 20, Timeout: time.Minute})
+	counting := a.countIn(redis)
 	m := &mixed{killer: &killer{app: a, rand: rand.New(rand.NewPCG(*seed, 2)), mark: `MARK: "0"`, steps: map[string]int{}}, strategy: strategies[0], did: map[string]int{}}
 	for i := range *deploys {
 		m.round(i + 1)
@@ -137,8 +142,20 @@ func (m *mixed) round(n int) {
 	if r := change(); r.code != 0 && r.code != 3 && r.code != 6 { // 3: nothing to go back to; 6: the server was away
 		m.t.Errorf("round %d: %s", n, r)
 	}
-	m.settled()
+	m.quiet()
 	talk.close()
+}
+
+// quiet waits until the rollout has ended, which a download may hold up.
+func (m *mixed) quiet() {
+	m.t.Helper()
+	_ = awaitFor(m.t.Context(), 2*patience, func() error {
+		if s := m.status(); s.State.Rollout != nil {
+			return errNotYet
+		}
+		return nil
+	})
+	m.settled()
 }
 
 // complete expects that every line of a download came, whichever release it was from.
