@@ -23,8 +23,12 @@ type prepared struct {
 // Prepare says that this very instance will probably be asked for soon. What can be
 // done short of starting its program is done now. It returns at once and depends on
 // nothing: Start makes what is not there, and makes anew what is not as it says.
-// What is not used within a while goes again.
+// What is not used within a while goes again. An instance with volumes or secrets is
+// not prepared: only who is ordered gets them.
 func (p *Platform) Prepare(env rollout.Key, in rollout.Instance, spec release.Spec) {
+	if len(spec.Volumes) > 0 || len(spec.Secrets) > 0 {
+		return
+	}
 	if p.check(env, in, spec) != nil || p.find(in.ID) != nil {
 		return
 	}

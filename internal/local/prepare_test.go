@@ -88,6 +88,23 @@ func TestWhatCouldNotBePreparedFailsWhenItIsOrdered(t *testing.T) {
 	}
 }
 
+// Nobody may be kept from a volume by an instance that is not ordered, and a secret
+// goes to nobody who may never be.
+func TestVolumesAndSecretsAreForOrderedInstancesOnly(t *testing.T) {
+	w := newWorld(t)
+	for name, change := range map[string]func(*release.Spec){
+		"volume": func(s *release.Spec) {
+			s.Volumes = []release.Mount{{Volume: "data", Path: "/tmp", Mode: release.VolumeExclusive}}
+		},
+		"secret": func(s *release.Spec) { s.Secrets = []release.Secret{{Name: "password", Version: 1, Env: "PASSWORD"}} },
+	} {
+		w.Prepare(env, order(name), spec("plain", change))
+		if w.ahead.prepared[name] != nil {
+			t.Errorf("one with a %s is prepared", name)
+		}
+	}
+}
+
 func TestWhatWasPreparedForNothingGoes(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.patience = 50 * time.Millisecond })
 	w.prepare("serves", spec("serves", serving))
