@@ -6,6 +6,8 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 GOFLAGS  := -trimpath
 # Packages that building needs (runc's seccomp support is C), and that the tests need beside them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config debian-archive-keyring ca-certificates
+# What the proxies need that the router is measured beside; they are unpacked, not installed, as Debian starts what it installs.
+PEER_PACKAGES  := wrk liblua5.3-0 libopentracing-c-wrapper0 libpcre2-8-0
 TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman
 
 export GOFLAGS
@@ -47,7 +49,9 @@ cosign: build ## build the official cosign, once (6 minutes), and have it judge 
 	cd tools/cosign && go vet . && go test -count=1 -exec "unshare -n" .
 
 bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells
-	@scripts/need $(TEST_PACKAGES)
+	@scripts/need $(TEST_PACKAGES) $(PEER_PACKAGES)
+	@scripts/unpack haproxy usr/sbin/haproxy $(BIN)/haproxy
+	@scripts/unpack nginx usr/sbin/nginx $(BIN)/nginx
 	go run ./bench -ashlar $(BIN)/ashlar
 
 simulate: ## play 20,000 seeds of the simulator

@@ -88,7 +88,7 @@ var packages = map[string]pkg{
 	"cmd/ashlar":         {program, "fault image release rollout record engine object seal build local nft prometheus router store secret notary keyfile witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
-	"bench":              {program, "image object seal rollout record store load", "", "measures the programs from outside, and sealing and the record from within"},
+	"bench":              {program, "image object seal rollout record router store load", "", "measures the programs from outside, and sealing and the record from within"},
 	"examples/demo":      {program, "load", "", "shows the programs from outside"},
 	"test":               {program, "", "fault release rollout record api load", "drives the programs from outside, as users do"},
 	"tools/cosign":       {program, "", "", "a module of its own, in which the official cosign judges what we sign"},

@@ -207,6 +207,11 @@ func sum(v []float64) float64 {
 	return total
 }
 
+// head says what was measured where and when.
+func (r *report) head(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s\n%s\n", r.Date.Format("2006-01-02 15:04 MST"), r.Version, strings.Join(r.Machine, "\n"))
+}
+
 // print writes the report.
 func (r *report) print(w io.Writer, as string) error {
 	if as == "json" {
@@ -214,7 +219,7 @@ func (r *report) print(w io.Writer, as string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(r)
 	}
-	fmt.Fprintf(w, "%s, %s\n%s\n", r.Date.Format("2006-01-02 15:04 MST"), r.Version, strings.Join(r.Machine, "\n"))
+	r.head(w)
 	fmt.Fprintf(w, "load average before %s; after %s\n", r.LoadAvg[0], r.LoadAvg[1])
 	fmt.Fprintf(w, "%d rounds in %s; %d requests per second during changes, half of the workers with new connections, %d in all\n\n", r.Rounds, r.Took, r.Rate, r.Requests)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

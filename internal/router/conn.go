@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -18,7 +19,7 @@ const (
 	dialTimeout = time.Second // backends are on this host or next to it
 	// unackedTimeout ends connections whose other end has vanished without a word, or
 	// takes nothing of what was sent to it.
-	unackedTimeout = 10 * time.Second
+	unackedTimeout = 30 * time.Second
 )
 
 var errBigHeader = fmt.Errorf("the header of the answer is larger than %d bytes", maxAnswerHeader)
@@ -29,9 +30,10 @@ var errBigHeader = fmt.Errorf("the header of the answer is larger than %d bytes"
 type conn struct {
 	*net.TCPConn
 	of      *backend
-	kind    kind      // of the request that has it; guarded by of.mu
-	since   time.Time // when it became idle, or its request began; guarded by of.mu
-	busy    bool      // a request has it; guarded by of.mu
+	kind    kind                // of the request that has it; guarded by of.mu
+	since   time.Time           // when it became idle, or its request began; guarded by of.mu
+	busy    bool                // a request has it; guarded by of.mu
+	client  http.ResponseWriter // of that request; guarded by of.mu
 	r       *bufio.Reader
 	w       *bufio.Writer
 	reused  bool
@@ -76,14 +78,17 @@ func (b *backend) dial(ctx context.Context, k kind) (*conn, error) {
 }
 
 // connect gives an HTTP/1.1 connection: one that is there, or a new one.
-func (b *backend) connect(ctx context.Context, now time.Time) (*conn, error) {
+func (b *backend) connect(ctx context.Context, client http.ResponseWriter, now time.Time) (*conn, error) {
 	for {
-		c, err := b.unused(now)
+		c, err := b.unused(client, now)
 		if err != nil {
 			return nil, err
 		}
 		if c == nil {
-			return b.dial(ctx, plain)
+			if c, err = b.dial(ctx, plain); err == nil {
+				c.serve(client)
+			}
+			return c, err
 		}
 		if c.ready() {
 			c.reused = true
@@ -94,7 +99,7 @@ func (b *backend) connect(ctx context.Context, now time.Time) (*conn, error) {
 }
 
 // unused takes the connection that became idle last; nil if there is none.
-func (b *backend) unused(now time.Time) (*conn, error) {
+func (b *backend) unused(client http.ResponseWriter, now time.Time) (*conn, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.over.has(plain) {
@@ -105,7 +110,7 @@ func (b *backend) unused(now time.Time) (*conn, error) {
 	}
 	c := b.idle[len(b.idle)-1]
 	b.idle = b.idle[:len(b.idle)-1]
-	c.kind, c.since, c.busy = plain, now, true
+	c.kind, c.since, c.busy, c.client = plain, now, true, client
 	return c, nil
 }
 
@@ -113,7 +118,7 @@ func (b *backend) unused(now time.Time) (*conn, error) {
 func (b *backend) keep(c *conn) {
 	shut := b.state.Load()&shutBit != 0
 	b.mu.Lock()
-	c.since, c.busy = time.Now(), false
+	c.since, c.busy, c.client = time.Now(), false, nil
 	full := shut || len(b.idle) >= maxIdle || b.over.has(plain)
 	if !full {
 		b.idle = append(b.idle, c)
@@ -156,10 +161,23 @@ func (c *conn) become(k kind) {
 	}
 }
 
-// cut closes the connection under its request.
+// serve notes who waits for what comes.
+func (c *conn) serve(client http.ResponseWriter) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.client = client
+}
+
+// cut closes the connection under its request. A client that takes nothing of its
+// answer is not waited for either.
 func (c *conn) cut() {
 	c.wasCut.Store(true)
 	c.abort()
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if c.client != nil {
+		http.NewResponseController(c.client).SetWriteDeadline(time.Now()) //nolint:errcheck // it was upgraded, or has gone
+	}
 }
 
 // Read holds back more than the header that may be read. What goes wrong on a
@@ -184,6 +202,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.conns, c)
+	c.client = nil
 	c.of.mu.Unlock()
 	return c.TCPConn.Close()
 }

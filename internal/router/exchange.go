@@ -33,6 +33,7 @@ type exchange struct {
 
 	listen  string
 	in      *http.Request
+	client  http.ResponseWriter
 	ctx     context.Context // of in
 	snap    *snapshot
 	svc     *service
@@ -77,7 +78,7 @@ func (r *router) handler(listen string) http.Handler {
 			w.Header().Set("Connection", "close") // the client's next connection is with the next router
 		}
 		x := r.exchanges.Get().(*exchange)
-		x.listen, x.in, x.ctx, x.snap, x.svc = listen, req, req.Context(), snap, svc
+		x.listen, x.in, x.client, x.ctx, x.snap, x.svc = listen, req, w, req.Context(), snap, svc
 		svc.counters.requests.Add(1)
 		defer x.end()
 		x.proxy.ServeHTTP(w, req)
@@ -102,7 +103,7 @@ func (x *exchange) end() {
 	x.drop()
 	x.router.active.Add(-1)
 	clear(x.tried)
-	x.in, x.ctx, x.snap, x.svc, x.group, x.answer, x.tried = nil, nil, nil, nil, nil, nil, x.tried[:0]
+	x.in, x.client, x.ctx, x.snap, x.svc, x.group, x.answer, x.tried = nil, nil, nil, nil, nil, nil, nil, x.tried[:0]
 	x.until, x.knock, x.kind, x.retried, x.failed, x.matched = time.Time{}, 0, plain, false, false, false
 	x.router.exchanges.Put(x)
 }
@@ -162,7 +163,7 @@ func (x *exchange) send(out *http.Request) (resp *http.Response, err error) {
 	if x.kind == grpc {
 		resp, err = x.backend.call(out)
 	} else {
-		resp, c, err = x.backend.send(out, began)
+		resp, c, err = x.backend.send(out, x.client, began)
 	}
 	if err != nil {
 		if x.until.IsZero() && out.Context().Err() == nil && !errors.Is(err, errHalf) && !x.backend.isOver(x.kind) {

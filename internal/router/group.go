@@ -135,8 +135,8 @@ func cookies(h http.Header, name string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, line := range h["Cookie"] {
 			for pair := range strings.SplitSeq(line, ";") {
-				n, v, ok := strings.Cut(strings.TrimSpace(pair), "=")
-				if !ok || n != name {
+				n, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
+				if strings.TrimSpace(n) != name {
 					continue
 				}
 				if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {

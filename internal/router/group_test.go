@@ -86,6 +86,16 @@ func TestMatchFallsBackWhenItsReleaseCannotBeReached(t *testing.T) {
 	}
 }
 
+// Nothing but a match sends to a release of weight 0, also when the others fail.
+func TestWeightZeroIsNoWayOut(t *testing.T) {
+	g := newRig(t)
+	g.canary(1, rollout.Service{Match: &rollout.Match{Header: "X-Canary", Value: "1", Release: "r2"}},
+		of(rollout.Backend{ID: "old", Address: freeAddr(t)}, "r1", 1), of(named(t, "canary"), "r2", 0))
+	if body := g.with("X-Canary", "2"); body == "canary" {
+		t.Error("the canary answered a request without the match")
+	}
+}
+
 func TestStickyClientStaysWhileItsReleaseHasWeight(t *testing.T) {
 	g := newRig(t)
 	old, canary := named(t, "old"), named(t, "canary")

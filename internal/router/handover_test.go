@@ -256,9 +256,7 @@ func TestOldRouterEndsWithItsSuccessor(t *testing.T) {
 
 // An old router that is stuck is ended: nobody would know what it still uses.
 func TestSilentOldRouterIsEnded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 10 s")
-	}
+	t.Parallel() // it takes as long as the old router may be silent
 	g := newRig(t)
 	old := g.apart()
 	g.table(1, 0, time.Minute, echoes(t, "a"))

@@ -30,9 +30,9 @@ var errHalf = errors.New("the client broke off its request")
 
 // send sends one HTTP/1.1 request to a backend and reads the header of the answer.
 // The connection is free again when the answer's body was read to its end.
-func (b *backend) send(out *http.Request, now time.Time) (*http.Response, *conn, error) {
+func (b *backend) send(out *http.Request, client http.ResponseWriter, now time.Time) (*http.Response, *conn, error) {
 	for {
-		c, err := b.connect(out.Context(), now)
+		c, err := b.connect(out.Context(), client, now)
 		if err != nil {
 			return nil, nil, err
 		}
