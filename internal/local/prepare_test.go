@@ -98,7 +98,9 @@ func TestVolumesAndSecretsAreForOrderedInstancesOnly(t *testing.T) {
 		},
 		"secret": func(s *release.Spec) { s.Secrets = []release.Secret{{Name: "password", Version: 1, Env: "PASSWORD"}} },
 	} {
-		w.Prepare(env, order(name), spec("plain", change))
+		s := spec("plain")
+		change(&s)
+		w.Prepare(env, order(name), s)
 		if w.ahead.prepared[name] != nil {
 			t.Errorf("one with a %s is prepared", name)
 		}
