@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,7 +57,8 @@ type Engine struct {
 // memory is what one process knows of an environment beyond its state: nothing
 // that is not found out again after a crash.
 type memory struct {
-	sync.Mutex // held for the length of a Tick or a request
+	sync.Mutex             // held for the length of a Tick or a request
+	atRest     atomic.Bool // as the last Tick of Run found it
 	attempts   map[string]rollout.Attempt
 	refused    *rollout.Refused
 	specs      map[digest.Digest]release.Spec // by spec digest, of the releases in use
@@ -89,6 +91,7 @@ func (e *Engine) memory(key Key) *memory {
 // Ticked is what a Tick found.
 type Ticked struct {
 	Ended   bool      // a rollout has ended
+	AtRest  bool      // nothing is left to do: only a change outside or a request can give reason to look
 	Busy    bool      // something changed or was done: look again at once
 	Wake    time.Time // look again at the latest; zero: only after a change
 	Waiting []string  // what is waited for, in words
@@ -126,7 +129,8 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	m.forget(d.Next)
 	err = e.act(ctx, now, key, platform, m, d.Do)
 	ended := d.Next.LastResult != state.LastResult
-	return Ticked{Ended: ended, Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
+	rest := len(d.Events) == 0 && len(d.Do) == 0 && d.Wake.IsZero() && d.Next.Rollout == nil && len(d.Next.Queue) == 0
+	return Ticked{Ended: ended, AtRest: rest, Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
 }
 
 // observe gathers what there is to know. A part that does not answer is an error:

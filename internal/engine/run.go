@@ -10,7 +10,9 @@ import (
 
 // Timing of the loop.
 const (
-	lookAgain  = 5 * time.Second        // an idle environment is looked at this often, whatever was signalled
+	lookAgain  = 5 * time.Second        // an environment is looked at this often, whatever was signalled
+	lookAtRest = 30 * time.Second       // one in which nothing is left to do
+	sweepPause = time.Second            // between looks at all of those, when instances of others change
 	afterError = 250 * time.Millisecond // pause after a failed Tick; doubles
 	mostPause  = 5 * time.Second        //
 
@@ -58,6 +60,10 @@ func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
 	rehearsal := time.NewTicker(rehearseEvery)
 	defer rehearsal.Stop()
 	wg.Go(func() { e.rehearsals(ctx, now) })
+	sweep := time.NewTimer(sweepPause)
+	sweep.Stop()
+	defer sweep.Stop()
+	cooling, again := false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,13 +72,33 @@ func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
 			follow(key)
 			signal(key)
 		case <-changes:
-			for key := range signals {
-				signal(key)
+			e.sweep(signals, signal, cooling)
+			if again = cooling; !cooling {
+				cooling = true
+				sweep.Reset(sweepPause)
+			}
+		case <-sweep.C:
+			if cooling = again; again {
+				again = false
+				e.sweep(signals, signal, false)
+				sweep.Reset(sweepPause)
 			}
 		case <-rehearsal.C:
 			for key := range signals {
 				e.rehearseSoon(key)
 			}
+		}
+	}
+}
+
+// sweep signals the environments after a change of some instance: at once those in
+// which something is being done, and the others unless they were signalled a moment
+// ago, so that one deploy does not have a thousand others looked at again and again.
+func (e *Engine) sweep(signals map[Key]chan struct{}, signal func(Key), busyOnly bool) {
+	for key := range signals {
+		m := e.memory(key)
+		if !busyOnly || !m.atRest.Load() {
+			signal(key)
 		}
 	}
 }
@@ -149,6 +175,10 @@ func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, sign
 		ticked, err := e.Tick(ctx, at, key)
 		e.note(key, err)
 		wait := lookAgain
+		e.memory(key).atRest.Store(err == nil && ticked.AtRest)
+		if ticked.AtRest {
+			wait = lookAtRest
+		}
 		switch {
 		case err != nil && ctx.Err() == nil:
 			e.Log.Warn("step failed, looking again", "env", key.String(), "err", err, "pause", pause)

@@ -261,7 +261,7 @@ func (d *decider) leave(o *Order, why string) {
 // takeAway stops what has left the routes and drained, and removes what has ended.
 // Nothing is touched before the router acknowledged a table without it.
 func (d *decider) takeAway() {
-	var kept []Order
+	kept := d.s.Instances[:0] // a copy already, see clone
 	for i := range d.s.Instances {
 		o := d.s.Instances[i]
 		if o.Leaving && d.gone(&o) {
@@ -270,7 +270,9 @@ func (d *decider) takeAway() {
 		}
 		kept = append(kept, o)
 	}
-	d.s.Instances = kept
+	if d.s.Instances = kept; len(kept) == 0 {
+		d.s.Instances = nil
+	}
 }
 
 // gone moves one leaving order on and says whether nothing of it is left.
