@@ -109,4 +109,6 @@ type still struct {
 	units map[engine.Key][]rollout.Observed
 }
 
-func (s still) List(_ context.Context, k engine.Key) ([]rollout.Observed, error) { return s.units[k], nil }
+func (s still) List(_ context.Context, k engine.Key) ([]rollout.Observed, error) {
+	return s.units[k], nil
+}
