@@ -57,15 +57,14 @@ func (s *Server) control(ctx context.Context, r request) (Begun, error) {
 		return Begun{}, err
 	}
 	defer unhold()
-	index, _, err := s.Store.Head(ctx)
+	ro, err := s.Engine.Control(ctx, s.Now(), r.actor, key, rollout.Command{Verb: q.Verb, Reason: q.Reason})
 	if err != nil {
 		return Begun{}, err
 	}
-	ro, err := s.Engine.Control(ctx, s.Now(), r.actor, key, rollout.Command{Verb: q.Verb, Reason: q.Reason})
-	return Begun{Rollout: ro, Index: index}, err
+	return s.sinceItBegan(ctx, key, ro)
 }
 
-// inFlight gives the rollout in flight, with where it began in the record.
+// inFlight gives the rollout in flight.
 func (s *Server) inFlight(ctx context.Context, r request) (Begun, error) {
 	key, err := r.key()
 	if err != nil {
@@ -78,18 +77,20 @@ func (s *Server) inFlight(ctx context.Context, r request) (Begun, error) {
 	if state.Rollout == nil {
 		return Begun{}, fault.New(fault.NotFound, "no rollout is in flight in %s", key).Mend("look what there was:  ashlar history %s", key.Env)
 	}
+	return s.sinceItBegan(ctx, key, *state.Rollout)
+}
+
+// sinceItBegan finds where a rollout began in the record.
+func (s *Server) sinceItBegan(ctx context.Context, key engine.Key, ro rollout.Rollout) (Begun, error) {
+	begun := Begun{Rollout: ro}
 	entries, err := s.Store.Entries(ctx, key, 0, -1)
-	if err != nil {
-		return Begun{}, err
-	}
-	begun := Begun{Rollout: *state.Rollout}
 	for _, e := range slices.Backward(entries) {
-		if e.Kind == "rollout.begun" && e.Rollout == state.Rollout.Number {
+		if e.Kind == "rollout.begun" && e.Rollout == ro.Number {
 			begun.Index = e.Index
 			break
 		}
 	}
-	return begun, nil
+	return begun, err
 }
 
 func (s *Server) why(ctx context.Context, r request) ([]rollout.Cause, error) {

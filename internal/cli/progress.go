@@ -57,7 +57,7 @@ const (
 	// lookForTrouble is how often the server is asked what keeps it from going on.
 	lookForTrouble = 2 * time.Second
 	// worthTelling is how long something has to be waited for before that is said.
-	worthTelling = 2 * time.Second
+	worthTelling = time.Second
 	// tellAgain is how often it is said anew, as its figures change.
 	tellAgain = 30 * time.Second
 )

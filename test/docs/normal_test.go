@@ -29,8 +29,10 @@ var rules = []struct {
 }
 
 var (
-	digests  = regexp.MustCompile(`sha256:([0-9a-f]{12})[0-9a-f]*`)
-	progress = regexp.MustCompile(`^  <seconds>  \S+  \S+-\d+  (ordered|started|ready|leaving|stopping|removed)$`)
+	digests = regexp.MustCompile(`sha256:([0-9a-f]{12})[0-9a-f]*`)
+	// rehearsed is the line of status that is found out in the background: it may be there already or not yet.
+	rehearsed = regexp.MustCompile(`^rollback: `)
+	progress  = regexp.MustCompile(`^  <seconds>  \S+  \S+-\d+  (ordered|started|ready|leaving|stopping|removed)$`)
 )
 
 // normal makes outputs comparable. Digests become <digest 1>, <digest 2> and so on
@@ -54,6 +56,7 @@ func (n *normal) lines(output string) []string {
 		output = r.match.ReplaceAllString(output, r.placeholder)
 	}
 	lines := strings.Split(strings.TrimRight(output, "\n"), "\n")
+	lines = slices.DeleteFunc(lines, rehearsed.MatchString)
 	begin := 0
 	for i, l := range lines {
 		lines[i] = strings.TrimRight(l, " ")
