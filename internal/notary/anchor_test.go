@@ -27,6 +27,9 @@ func TestAnchorFile(t *testing.T) {
 	n.look(t.Context()) // the first
 	p.append(t, "y", 1)
 	n.look(t.Context()) // too early
+	if raw, err := os.ReadFile(file); err != nil || strings.Count(string(raw), n.signer.Name()+"\n") != 1 {
+		t.Errorf("a moment later: %v\n%s", err, raw)
+	}
 	p.now = p.now.Add(time.Hour)
 	n.look(t.Context()) // the second
 	p.now = p.now.Add(time.Hour)

@@ -23,24 +23,59 @@ type reader struct {
 
 // ReadHashes is tlog.HashReader; a hash that is not there is record.ErrNoHash.
 func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	rows, err := r.run(indexes)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]tlog.Hash, len(indexes))
-	row, hashes := int64(-1), []byte(nil)
 	for i, index := range indexes {
 		level, n := tlog.SplitStoredHashIndex(index)
-		if at := (n+1)<<level - 1; at != row {
-			row, hashes = at, nil
-			err := r.q.QueryRowContext(r.ctx, "SELECT hashes FROM entries WHERE idx = ?", row).Scan(&hashes)
+		at := rowOf(level, n)
+		hashes, ok := rows[at]
+		if !ok {
+			err := r.q.QueryRowContext(r.ctx, "SELECT hashes FROM entries WHERE idx = ?", at).Scan(&hashes)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return nil, err
 			}
+			rows[at] = hashes
 		}
-		at := level * tlog.HashSize
-		if at+tlog.HashSize > len(hashes) {
+		from := level * tlog.HashSize
+		if from+tlog.HashSize > len(hashes) {
 			return nil, fmt.Errorf("hash of level %d, number %d: %w", level, n, record.ErrNoHash)
 		}
-		copy(out[i][:], hashes[at:])
+		copy(out[i][:], hashes[from:])
 	}
 	return out, nil
+}
+
+func rowOf(level int, n int64) int64 { return (n+1)<<level - 1 }
+
+// run reads the rows of many hashes of level 0 that follow one another, which tiles
+// are, with one query; other rows are read one by one.
+func (r reader) run(indexes []int64) (_ map[int64][]byte, err error) {
+	out := map[int64][]byte{}
+	if len(indexes) < 8 {
+		return out, nil
+	}
+	level, first := tlog.SplitStoredHashIndex(indexes[0])
+	lastLevel, last := tlog.SplitStoredHashIndex(indexes[len(indexes)-1])
+	if level != 0 || lastLevel != 0 || last-first != int64(len(indexes))-1 {
+		return out, nil
+	}
+	rows, err := r.q.QueryContext(r.ctx, "SELECT idx, hashes FROM entries WHERE idx BETWEEN ? AND ?", first, last)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var at int64
+		var hashes []byte
+		if err := rows.Scan(&at, &hashes); err != nil {
+			return nil, err
+		}
+		out[at] = hashes
+	}
+	return out, rows.Err()
 }
 
 // VerifyRecord recomputes the whole record as it is at this moment, while it may

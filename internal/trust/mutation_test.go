@@ -3,7 +3,9 @@ package trust
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 )
@@ -40,6 +42,20 @@ func TestMutations(t *testing.T) {
 			b.Log = w.say("builder", "provenance", another, true).Log
 			return w.marshal(b)
 		}, want("provenance"), now, NotLogged},
+		"a leaf that says something else": {func() []byte {
+			b := w.say("builder", "provenance", artifact, true)
+			b.Log.Body = w.say("builder", "provenance", another, true).Log.Body
+			return w.marshal(b)
+		}, want("provenance"), now, NotLogged},
+		"another root beside the proof": {func() []byte {
+			b := w.say("builder", "provenance", artifact, true)
+			c, err := checkpointOf(b.Log.Proof.Checkpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := base64.StdEncoding.EncodeToString(c.Root[:])
+			return bytes.Replace(w.marshal(b), []byte(`"rootHash":"`+root), []byte(`"rootHash":"`+strings.Repeat("A", 43)+"="), 1)
+		}, want("provenance"), now, Malformed},
 		"a log that nobody knows": {func() []byte {
 			b := w.say("builder", "provenance", artifact, true)
 			b.Log.Proof.Checkpoint = bytes.Replace(b.Log.Proof.Checkpoint, []byte(origin+"\n"), []byte("lob.example\n"), 1)
@@ -188,6 +204,16 @@ func TestTrustRoot(t *testing.T) {
 	next.Expires = next.Expires.AddDate(0, 0, 1)
 	expect(t, "another future", w.must(first.Extend(next, w.signers("root1", "root2"), rand.Reader)).Follows(second), OtherRoot)
 	expect(t, "another root", newWorld(t).chain.Follows(second), OtherRoot)
+
+	// A version of another past, though the same keys signed it.
+	other := w.must((*Chain)(nil).Extend(next, w.signers("root1", "root2"), rand.Reader))
+	other = w.must(other.Extend(next, w.signers("root1", "root2"), rand.Reader))
+	spliced, err := (&Chain{versions: []signedRoot{first.versions[0], other.versions[1]}}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ParseChain(spliced)
+	expect(t, "another past", err, OtherRoot)
 
 	text, err := w.chain.Marshal()
 	if err != nil {
