@@ -126,8 +126,8 @@ type component struct {
 	definition.Component
 	content *content
 	cache   *statCache
-	batch   *object.Batch // trees, descriptors, manifest and seal, made durable together
-	refs    []reference
+	batch   *object.Batch // all that is new, made durable together
+	seal    digest.Digest // of the root, once it is in the batch; empty before
 }
 
 func (b *Builder) begin(c definition.Component) (*component, error) {
@@ -158,32 +158,34 @@ type made struct {
 	comment string
 }
 
-func (c *component) build(ctx context.Context) (Artifact, error) {
+func (c *component) build(ctx context.Context) (art Artifact, err error) {
 	sources, err := c.sources(ctx)
 	if err != nil {
 		return Artifact{}, err
 	}
-	art := Artifact{Component: c.Name}
+	// Writing to the disk takes as long as what comes next does in memory.
+	var syncing errgroup.Group
+	syncing.Go(c.batch.Sync)
+	defer func() { err = errors.Join(err, syncing.Wait()) }()
+	art = Artifact{Component: c.Name}
+	trees := make([]image.Tree, len(sources))
 	for i, s := range sources {
-		t, err := place(art.Root, s.entries)
-		if err != nil {
+		if trees[i], err = place(art.Root, s.entries); err != nil {
 			return Artifact{}, at(err, c.Build[i].Where)
 		}
-		layer, err := c.layer(ctx, t, s.comment)
-		if err != nil {
-			return Artifact{}, err
-		}
-		art.Layers = append(art.Layers, layer)
 		if i == 0 {
-			art.Root = t
-		} else if art.Root, err = image.Merge(art.Root, t); err != nil {
+			art.Root = trees[i]
+		} else if art.Root, err = image.Merge(art.Root, trees[i]); err != nil {
 			return Artifact{}, at(err, c.Build[i].Where)
 		}
 	}
-	if err := c.finish(ctx, &art); err != nil {
+	if art.Layers, err = c.layers(ctx, trees, sources, art.Root); err != nil {
 		return Artifact{}, err
 	}
-	return art, nil
+	if err := syncing.Wait(); err != nil {
+		return Artifact{}, err
+	}
+	return art, c.finish(ctx, &art)
 }
 
 // sources runs all sources side by side: none needs what another makes.
@@ -207,7 +209,7 @@ func (c *component) source(ctx context.Context, src definition.Source) (made, er
 	case src.Files != nil:
 		step := c.step(StepFiles)
 		reads := c.cache.readCount()
-		entries, err := filesSource(ctx, c.Objects, c.content, src.Files)
+		entries, err := filesSource(ctx, c.Objects, c.batch, c.content, src.Files)
 		if err != nil {
 			return made{}, err
 		}

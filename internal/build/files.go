@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
@@ -23,13 +25,16 @@ import (
 // symbolic link, without directories. Modification times are all zero, so that the
 // time of a checkout cannot change an artifact; modes depend on nothing but the
 // source's executable bit, so that a umask cannot either. A .git directory is
-// never copied.
-func filesSource(ctx context.Context, objects *object.Store, c *content, src *definition.FilesSource) ([]image.Entry, error) {
-	m := &matcher{content: c, src: src, dest: map[string]matched{}}
+// never copied. The bytes of files are objects once the batch is committed.
+func filesSource(ctx context.Context, objects *object.Store, batch *object.Batch, c *content, src *definition.FilesSource) ([]image.Entry, error) {
+	m := &matcher{content: c, src: src, dest: map[string]int{}}
 	for _, pattern := range append(slices.Clone(src.From), src.Exclude...) {
 		if err := checkGlob(pattern); err != nil {
 			return nil, err
 		}
+	}
+	for _, pattern := range src.Exclude {
+		m.exclude = append(m.exclude, path.Clean(pattern))
 	}
 	for _, pattern := range src.From {
 		before := m.matched
@@ -40,36 +45,49 @@ func filesSource(ctx context.Context, objects *object.Store, c *content, src *de
 			return nil, m.nothing(pattern)
 		}
 	}
-	batch := objects.NewBatch()
-	defer batch.Discard()
 	if err := m.store(ctx, objects, batch); err != nil {
-		return nil, err
-	}
-	if err := batch.Commit(); err != nil {
 		return nil, err
 	}
 	return m.entries, nil
 }
 
-// store reads what is new and gives every file its digest, several at a time.
+// store gives every file its digest. What the cache does not know, or the store
+// has lost, is read, several at a time.
 func (m *matcher) store(ctx context.Context, objects *object.Store, batch *object.Batch) error {
+	var known []digest.Digest
+	for i := range m.entries {
+		e := &m.entries[i]
+		if e.Type != image.File {
+			continue
+		}
+		if d, ok := m.content.known(m.found[i].name, m.found[i].stat); ok {
+			e.Digest, e.Size = d, m.found[i].stat.size
+			known = append(known, d)
+		}
+	}
+	lost := map[digest.Digest]bool{}
+	for _, d := range objects.Missing(known) {
+		lost[d] = true
+	}
+	var read []int
+	for i, e := range m.entries {
+		if e.Type == image.File && (e.Digest == "" || lost[e.Digest]) {
+			read = append(read, i)
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for part := range slices.Chunk(m.entries, 64) {
+	for part := range slices.Chunk(read, 64) {
 		g.Go(func() error {
-			for i := range part {
-				e := &part[i]
-				if e.Type != image.File {
-					continue
-				}
+			for _, i := range part {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				from := m.dest[e.Path]
-				var err error
-				if e.Digest, e.Size, err = m.content.put(from.name, from.info, objects, batch); err != nil {
+				d, size, err := m.content.put(m.found[i].name, m.found[i].stat, batch)
+				if err != nil {
 					return err
 				}
+				m.entries[i].Digest, m.entries[i].Size = d, size
 			}
 			return nil
 		})
@@ -94,15 +112,18 @@ func checkGlob(pattern string) error {
 type matcher struct {
 	content *content
 	src     *definition.FilesSource
+	exclude []string // globs, clean
 	entries []image.Entry
-	dest    map[string]matched // by destination
-	matched int                // files so far, also those met before
+	found   []found        // what the entries are made of
+	dest    map[string]int // in entries, by destination
+	matched int            // files so far, also those met before
 }
 
-// matched is a file of the source.
-type matched struct {
+// found is a file of the source.
+type found struct {
 	name string
-	info fs.FileInfo
+	mode fs.FileMode
+	stat statEntry
 }
 
 // glob adds every file that the pattern matches.
@@ -119,103 +140,136 @@ func (m *matcher) glob(ctx context.Context, pattern string) error {
 		case info.IsDir():
 			return fault.New(fault.Invalid, "%s is a directory", pattern).Mend("write  %s/**  to copy what is in it", pattern)
 		}
-		return m.add(pattern, start, info)
+		return m.add(start, found{pattern, info.Mode(), stat(info)})
 	}
-	return m.walk(ctx, start, func(name string, info fs.FileInfo) error {
-		if ok, err := doublestar.Match(pattern, name); err != nil || !ok {
+	return m.walk(ctx, start, func(f found) error {
+		if ok, err := doublestar.Match(pattern, f.name); err != nil || !ok {
 			return err
 		}
-		return m.add(name, start, info)
+		return m.add(start, f)
 	})
 }
 
 func hasMeta(pattern string) bool { return strings.ContainsAny(pattern, `*?[{\`) }
 
-// walk calls fn for every entry below dir that is neither a directory nor excluded.
-func (m *matcher) walk(ctx context.Context, dir string, fn func(name string, info fs.FileInfo) error) error {
+// walk calls fn for every entry below dir that is neither a directory nor excluded,
+// in order of name.
+func (m *matcher) walk(ctx context.Context, dir string, fn func(found) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f, err := m.content.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	list, err := m.list(dir)
 	if err != nil {
-		return escapes(dir, err)
+		return err
 	}
-	list, err := f.ReadDir(-1)
-	f.Close()
-	if err != nil {
-		return fmt.Errorf("reading the directory %s: %w", dir, err)
-	}
-	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	for _, d := range list {
-		name := path.Join(dir, d.Name())
-		if d.IsDir() && d.Name() == ".git" || m.excluded(name) {
-			continue
+	for _, f := range list {
+		if f.mode.IsDir() {
+			err = m.walk(ctx, f.name, fn)
+		} else {
+			err = fn(f)
 		}
-		if d.IsDir() {
-			if err := m.walk(ctx, name, fn); err != nil {
-				return err
-			}
-			continue
-		}
-		info, err := d.Info()
 		if err != nil {
-			return err
-		}
-		if err := fn(name, info); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// list gives what is in a directory and is not excluded. It goes around
+// os.File.ReadDir, which makes more of each file than is needed here.
+func (m *matcher) list(dir string) ([]found, error) {
+	f, err := m.content.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, escapes(dir, err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("reading the directory %s: %w", dir, err)
+	}
+	slices.Sort(names)
+	list := make([]found, 0, len(names))
+	for _, name := range names {
+		one := found{name: path.Join(dir, name)}
+		if m.excluded(one.name) {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, &fs.PathError{Op: "stat", Path: m.content.key(one.name), Err: err}
+		}
+		one.mode, one.stat = modeOf(st.Mode), statOf(&st)
+		if one.mode.IsDir() && name == ".git" {
+			continue
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
+// kinds are the kernel's types of files as Go has them.
+var kinds = map[uint32]fs.FileMode{
+	unix.S_IFREG: 0, unix.S_IFDIR: fs.ModeDir, unix.S_IFLNK: fs.ModeSymlink, unix.S_IFIFO: fs.ModeNamedPipe,
+	unix.S_IFSOCK: fs.ModeSocket, unix.S_IFBLK: fs.ModeDevice, unix.S_IFCHR: fs.ModeDevice | fs.ModeCharDevice,
+}
+
+// modeOf is the kernel's mode as Go has it, without set-id and sticky bits.
+func modeOf(mode uint32) fs.FileMode {
+	kind, ok := kinds[mode&unix.S_IFMT]
+	if !ok {
+		kind = fs.ModeIrregular
+	}
+	return kind | fs.FileMode(mode&0o777)
+}
+
 func (m *matcher) excluded(name string) bool {
-	return slices.ContainsFunc(m.src.Exclude, func(pattern string) bool {
-		ok, _ := doublestar.Match(path.Clean(pattern), name) // the pattern is known to be valid
+	return slices.ContainsFunc(m.exclude, func(pattern string) bool {
+		ok, _ := doublestar.Match(pattern, name) // the pattern is known to be valid
 		return ok
 	})
 }
 
 // add makes the entry of one matched file. start is the glob-free directory of the pattern.
-func (m *matcher) add(name, start string, info fs.FileInfo) error {
-	if m.excluded(name) {
+func (m *matcher) add(start string, f found) error {
+	if m.excluded(f.name) {
 		return nil
 	}
-	to, err := m.destination(name, start)
+	to, err := m.destination(f.name, start)
 	if err != nil {
 		return err
 	}
 	m.matched++
-	if other, ok := m.dest[to]; ok {
-		if other.name == name {
+	if i, ok := m.dest[to]; ok {
+		if m.found[i].name == f.name {
 			return nil // by another glob
 		}
-		return fault.New(fault.Invalid, "%s and %s both go to /%s", other.name, name, to).
+		return fault.New(fault.Invalid, "%s and %s both go to /%s", m.found[i].name, f.name, to).
 			Mend("exclude one of them, or set base")
 	}
 	e := image.Entry{Path: to, UID: m.src.UID, GID: m.src.GID}
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
+	switch {
+	case f.mode.IsRegular():
 		e.Type, e.Mode = image.File, 0o644
-		if mode&0o100 != 0 {
+		if f.mode&0o100 != 0 {
 			e.Mode = 0o755
 		}
 		if m.src.Mode != nil {
 			e.Mode = *m.src.Mode
 		}
-	case mode&fs.ModeSymlink != 0:
-		if e.Link, err = m.link(name); err != nil {
+	case f.mode&fs.ModeSymlink != 0:
+		if e.Link, err = m.link(f.name); err != nil {
 			return err
 		}
 		e.Type, e.Mode = image.Symlink, 0o777
 	default:
-		return fault.New(fault.Invalid, "%s is neither a file nor a symbolic link (%s)", name, mode.Type()).
+		return fault.New(fault.Invalid, "%s is neither a file nor a symbolic link (%s)", f.name, f.mode.Type()).
 			Mend("exclude it")
 	}
-	m.dest[to] = matched{name, info}
-	m.entries = append(m.entries, e)
+	m.dest[to] = len(m.entries)
+	m.entries, m.found = append(m.entries, e), append(m.found, f)
 	return nil
 }
 

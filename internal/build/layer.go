@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,27 +9,56 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
-// layer names the layer of a tree: its tar is streamed once to learn its digest
-// and size, and never again for the same tree.
-func (c *component) layer(ctx context.Context, t image.Tree, comment string) (image.Layer, error) {
-	step := c.step(StepLayer)
-	raw := t.Marshal()
-	tree := digest.FromBytes(raw)
-	if l, ok := c.knownLayer(tree); ok {
-		step.done(Event{Text: comment, Reused: true, Bytes: l.Size})
-		l.Comment = comment
-		return l, nil
+// layers names the layers of a component, side by side. When one of them is new the
+// artifact is too, so root is sealed at the same time.
+func (c *component) layers(ctx context.Context, trees []image.Tree, sources []made, root image.Tree) ([]image.Layer, error) {
+	layers := make([]image.Layer, len(trees))
+	g, ctx := errgroup.WithContext(ctx)
+	fresh := false
+	for i, t := range trees {
+		step := c.step(StepLayer)
+		raw := t.Marshal()
+		tree := digest.FromBytes(raw)
+		if l, ok := c.knownLayer(tree); ok {
+			layers[i] = l
+			step.done(Event{Text: sources[i].comment, Reused: true, Bytes: l.Size})
+			continue
+		}
+		fresh = true
+		g.Go(func() (err error) {
+			if layers[i], err = c.layer(ctx, t, raw, tree); err == nil {
+				step.done(Event{Text: sources[i].comment, Bytes: layers[i].Size})
+			}
+			return err
+		})
 	}
-	d, size, err := image.LayerDigest(t, ctxOpener{ctx, c.Objects})
+	if fresh {
+		g.Go(func() (err error) {
+			c.seal, err = c.sealTree(root)
+			return err
+		})
+	}
+	err := g.Wait()
+	for i := range layers {
+		layers[i].Comment = sources[i].comment
+	}
+	return layers, err
+}
+
+// layer names a new layer: its tar is streamed once to learn its digest and size,
+// and never again for the same tree.
+func (c *component) layer(ctx context.Context, t image.Tree, raw []byte, tree digest.Digest) (image.Layer, error) {
+	d, size, err := image.LayerDigest(t, ctxOpener{ctx, c.batch})
 	if err != nil {
 		return image.Layer{}, fmt.Errorf("computing a layer: %w", err)
 	}
-	l := image.Layer{Digest: d, Size: size, Tree: tree, Comment: comment}
+	l := image.Layer{Digest: d, Size: size, Tree: tree}
 	desc, err := json.Marshal(descriptor(l))
 	if err != nil {
 		return image.Layer{}, err
@@ -38,9 +66,7 @@ func (c *component) layer(ctx context.Context, t image.Tree, comment string) (im
 	if err := c.keep(raw, desc); err != nil {
 		return image.Layer{}, err
 	}
-	c.refs = append(c.refs, reference{refLayer, tree.Encoded(), digest.FromBytes(desc)})
-	step.done(Event{Text: comment, Bytes: size})
-	return l, nil
+	return l, c.batch.SetRef(refLayer, tree.Encoded(), digest.FromBytes(desc))
 }
 
 func (c *component) knownLayer(tree digest.Digest) (image.Layer, bool) {
@@ -83,63 +109,67 @@ func (c *component) finish(ctx context.Context, art *Artifact) error {
 			art.Bytes += e.Size
 		}
 	}
-	if err := c.seal(ctx, art, assembled); err != nil {
+	if err := c.sealRoot(ctx, art, assembled); err != nil {
 		return err
 	}
 	c.tell(Event{Component: c.Name, Step: StepDone, Done: true, Reused: art.Reused, Text: art.Manifest.String(), Count: art.Files, Bytes: art.Bytes})
 	return nil
 }
 
-func (c *component) seal(ctx context.Context, art *Artifact, assembled image.Artifact) error {
+// sealRoot gives the artifact its seal and makes everything of it durable.
+func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image.Artifact) error {
 	step := c.step(StepSeal)
 	d, ok := recall(c.Objects, refArtifact, art.Manifest.Encoded())
 	if ok && c.Objects.Has(art.Manifest) && c.Objects.Has(digest.FromBytes(assembled.Config)) {
 		art.Seal, art.Reused = d, true
 		step.done(Event{Text: d.String(), Reused: true})
-		return c.commit()
+		return c.batch.Commit()
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var err error
-	if art.Seal, err = seal.PutBatch(c.batch, art.Root); err != nil {
-		return fmt.Errorf("sealing %s: %w", c.Name, err)
+	if art.Seal = c.seal; art.Seal == "" {
+		var err error
+		if art.Seal, err = c.sealTree(art.Root); err != nil {
+			return err
+		}
 	}
 	if err := c.keep(assembled.Config, assembled.Manifest); err != nil {
 		return err
 	}
-	c.refs = append(c.refs, reference{refArtifact, art.Manifest.Encoded(), art.Seal})
-	if err := c.commit(); err != nil {
+	if err := c.batch.SetRef(refArtifact, art.Manifest.Encoded(), art.Seal); err != nil {
+		return err
+	}
+	if err := c.batch.Commit(); err != nil {
 		return err
 	}
 	step.done(Event{Text: art.Seal.String()})
 	return nil
 }
 
+func (c *component) sealTree(root image.Tree) (digest.Digest, error) {
+	d, err := seal.PutBatch(c.batch, root)
+	if err != nil {
+		return "", fmt.Errorf("sealing %s: %w", c.Name, err)
+	}
+	return d, nil
+}
+
 // keep adds small objects to the component's batch.
 func (c *component) keep(all ...[]byte) error {
 	for _, b := range all {
-		if _, _, err := c.batch.Put(bytes.NewReader(b), int64(len(b))); err != nil {
+		if _, err := c.batch.PutBytes(b); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *component) commit() error {
-	if err := c.batch.Commit(); err != nil {
-		return err
-	}
-	refs := c.refs
-	c.refs = nil
-	return setRefs(c.Objects, refs)
-}
-
 // config is what an OCI runtime is told. Values of the environment stay out of it:
 // they belong to the release, and an artifact is the same everywhere.
 func (c *component) config(root image.Tree) (image.Config, error) {
 	s := c.Settings
-	uid, gid, err := resolveUser(c.Objects, root, s.User)
+	uid, gid, err := resolveUser(c.batch, root, s.User)
 	if err != nil {
 		return image.Config{}, fmt.Errorf("component %s: %w", c.Name, err)
 	}

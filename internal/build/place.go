@@ -3,9 +3,7 @@ package build
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"path"
-	"slices"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
@@ -21,28 +19,35 @@ func place(lower image.Tree, entries []image.Entry) (image.Tree, error) {
 		t := image.Tree{Entries: entries} // complete already: a debian source, which comes first as a rule
 		return t, t.Validate()
 	}
-	out := map[string]image.Entry{}
+	p := &placing{lower: lower, at: make(map[string]int, len(entries))}
 	for _, e := range image.Sorted(entries).Entries {
 		asked := e.Path
 		at, err := placeOne(lower, e)
 		if err != nil {
 			return image.Tree{}, err
 		}
-		if old, ok := find(out, lower, at); ok && (old.Type == image.Dir) != (e.Type == image.Dir) {
+		if old, ok := p.find(at); ok && (old.Type == image.Dir) != (e.Type == image.Dir) {
 			return image.Tree{}, fault.New(fault.Invalid, "/%s is a %s here, but a %s was put there before", asked, e.Type, old.Type).
 				Mend("choose another destination for one of them")
 		}
 		e.Path = at
-		out[at] = e
-		if err := addParents(out, lower, at); err != nil {
+		if err := p.addParents(at); err != nil {
 			return image.Tree{}, err
 		}
+		p.put(e)
 	}
-	if len(out) == 0 {
-		out["."] = image.Entry{Path: ".", Type: image.Dir, Mode: 0o755}
+	if len(p.out) == 0 {
+		p.put(image.Entry{Path: ".", Type: image.Dir, Mode: 0o755})
 	}
-	t := image.Sorted(slices.Collect(maps.Values(out)))
+	t := image.Sorted(p.out)
 	return t, t.Validate()
+}
+
+// placing is a layer being made.
+type placing struct {
+	lower image.Tree
+	out   []image.Entry
+	at    map[string]int // in out, by path
 }
 
 // placeOne is where an entry lands in the lower tree.
@@ -63,32 +68,48 @@ func placeOne(lower image.Tree, e image.Entry) (string, error) {
 	return at, nil
 }
 
-func find(out map[string]image.Entry, lower image.Tree, at string) (image.Entry, bool) {
-	if e, ok := out[at]; ok {
-		return e, true
+// put adds an entry, or puts it in the place of the one that has its path.
+func (p *placing) put(e image.Entry) {
+	if i, ok := p.at[e.Path]; ok {
+		p.out[i] = e
+		return
 	}
-	return lower.Lookup(at)
+	p.at[e.Path] = len(p.out)
+	p.out = append(p.out, e)
 }
 
-func addParents(out map[string]image.Entry, lower image.Tree, at string) error {
-	for at != "." {
-		at = path.Dir(at)
-		if e, ok := out[at]; ok {
-			if e.Type != image.Dir {
-				return fault.New(fault.Invalid, "/%s cannot be both a %s and a directory", at, e.Type).
-					Mend("choose another destination for one of them")
-			}
-			return nil
-		}
-		e, ok := lower.Lookup(at)
-		if ok && e.Type != image.Dir {
-			return fault.New(fault.Invalid, "/%s cannot be a directory: it is a %s", at, e.Type).
-				Mend("choose another destination")
-		}
-		if !ok {
-			e = image.Entry{Path: at, Type: image.Dir, Mode: 0o755}
-		}
-		out[at] = e
+// find gives what is at a path, in the layer or below it.
+func (p *placing) find(at string) (image.Entry, bool) {
+	if i, ok := p.at[at]; ok {
+		return p.out[i], true
 	}
+	return p.lower.Lookup(at)
+}
+
+// addParents adds the directories above a path, from the root down.
+func (p *placing) addParents(at string) error {
+	if at == "." {
+		return nil
+	}
+	above := path.Dir(at)
+	if i, ok := p.at[above]; ok {
+		if e := p.out[i]; e.Type != image.Dir {
+			return fault.New(fault.Invalid, "/%s cannot be both a %s and a directory", above, e.Type).
+				Mend("choose another destination for one of them")
+		}
+		return nil
+	}
+	e, ok := p.lower.Lookup(above)
+	if ok && e.Type != image.Dir {
+		return fault.New(fault.Invalid, "/%s cannot be a directory: it is a %s", above, e.Type).
+			Mend("choose another destination")
+	}
+	if !ok {
+		e = image.Entry{Path: above, Type: image.Dir, Mode: 0o755}
+	}
+	if err := p.addParents(above); err != nil {
+		return err
+	}
+	p.put(e)
 	return nil
 }

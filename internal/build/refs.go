@@ -15,12 +15,6 @@ const (
 	refGo       = "go"       // hex over the inputs of a Go program to its executable
 )
 
-// reference is one to be set.
-type reference struct {
-	kind, name string
-	to         digest.Digest
-}
-
 // recall gives what a reference leads to, if that is still stored, and notes the use.
 func recall(objects *object.Store, kind, name string) (digest.Digest, bool) {
 	d, err := objects.Ref(kind, name)
@@ -29,14 +23,4 @@ func recall(objects *object.Store, kind, name string) (digest.Digest, bool) {
 	}
 	_ = objects.TouchRef(kind, name) // at worst it is collected early and made again
 	return d, true
-}
-
-// setRefs sets references to what a batch has made durable.
-func setRefs(objects *object.Store, refs []reference) error {
-	for _, r := range refs {
-		if err := objects.SetRef(r.kind, r.name, r.to); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -72,7 +71,7 @@ func assemble(b *Builder, def *definition.Definition, artifacts []Artifact) (rel
 		}
 		r.Environments[env.Name] = e
 	}
-	if err := a.commit(); err != nil {
+	if err := a.batch.Commit(); err != nil {
 		return release.Release{}, err
 	}
 	return r, r.Validate()
@@ -82,7 +81,6 @@ func assemble(b *Builder, def *definition.Definition, artifacts []Artifact) (rel
 type assembler struct {
 	b     *Builder
 	batch *object.Batch
-	refs  []reference
 	seals map[digest.Digest]digest.Digest // settings tree to its seal, of this release
 }
 
@@ -173,7 +171,7 @@ func (a *assembler) settings(root image.Tree, spec release.Spec, files []definit
 		return d, nil
 	}
 	for _, f := range files {
-		if _, _, err := a.batch.Put(bytes.NewReader(f.Content), int64(len(f.Content))); err != nil {
+		if _, err := a.batch.PutBytes(f.Content); err != nil {
 			return "", err
 		}
 	}
@@ -182,7 +180,9 @@ func (a *assembler) settings(root image.Tree, spec release.Spec, files []definit
 		return "", fmt.Errorf("sealing the settings: %w", err)
 	}
 	a.seals[key] = d
-	a.refs = append(a.refs, reference{refSettings, key.Encoded(), d})
+	if err := a.batch.SetRef(refSettings, key.Encoded(), d); err != nil {
+		return "", err
+	}
 	a.b.tell(Event{Step: StepSettings, Text: d.String(), Done: true, Count: len(files)})
 	return d, nil
 }
@@ -198,11 +198,4 @@ func (a *assembler) known(key digest.Digest, files []release.ConfigFile) (digest
 		}
 	}
 	return d, true
-}
-
-func (a *assembler) commit() error {
-	if err := a.batch.Commit(); err != nil {
-		return err
-	}
-	return setRefs(a.b.Objects, a.refs)
 }

@@ -1,22 +1,17 @@
 package build
 
 import (
-	"bufio"
-	"compress/gzip"
+	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // statCache remembers the digest of files that were read before, so that an
@@ -33,113 +28,75 @@ type statCache struct {
 	now  func() time.Time
 
 	mu      sync.Mutex
-	entries map[string]statEntry // by absolute path
-	seen    map[string]bool      // looked up in this run: the others are dropped on save
+	files   []cachedFile
+	index   map[string]int // in files, by path
 	changed bool
-	hits    int
 	reads   int
 }
 
+// cachedFile is a file whose digest is known.
+type cachedFile struct {
+	path string // absolute
+	statEntry
+	sum  [32]byte
+	seen bool // looked up in this run: the others are dropped on save
+}
+
+func (f cachedFile) digest() digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(f.sum[:]))
+}
+
+// statEntry is what tells whether a file changed.
 type statEntry struct {
 	dev, ino     uint64
 	size         int64
 	mtime, ctime int64 // nanoseconds
-	digest       digest.Digest
-	unknown      bool // the file system tells too little: never remembered
+	unknown      bool  // the file system tells too little: never remembered
 }
-
-const statCacheHeader = "ashlar stat cache 1"
 
 // openStatCache reads the cache at path.
 func openStatCache(path string, now func() time.Time) *statCache {
-	c := &statCache{path: path, now: now, entries: map[string]statEntry{}, seen: map[string]bool{}}
-	f, err := os.Open(path)
-	if err != nil {
-		return c
+	c := &statCache{path: path, now: now}
+	if b, err := os.ReadFile(path); err == nil {
+		c.files, _ = decodeStatCache(b) // none of a damaged one
 	}
-	defer f.Close()
-	if entries, err := readStatCache(f); err == nil {
-		c.entries = entries
+	c.index = make(map[string]int, len(c.files))
+	for i, f := range c.files {
+		c.index[f.path] = i
 	}
 	return c
 }
 
-func readStatCache(r io.Reader) (map[string]statEntry, error) {
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return nil, err
-	}
-	in := bufio.NewReader(z)
-	if line, err := in.ReadString('\n'); err != nil || line != statCacheHeader+"\n" {
-		return nil, fmt.Errorf("not a stat cache")
-	}
-	entries := map[string]statEntry{}
-	for {
-		line, err := in.ReadString('\n')
-		if err == io.EOF && line == "" {
-			return entries, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		e, name, err := parseStatLine(strings.TrimSuffix(line, "\n"))
-		if err != nil {
-			return nil, err
-		}
-		entries[name] = e
-	}
-}
-
-func parseStatLine(line string) (statEntry, string, error) {
-	fields := strings.SplitN(line, " ", 7)
-	if len(fields) != 7 {
-		return statEntry{}, "", fmt.Errorf("%d fields", len(fields))
-	}
-	e := statEntry{digest: digest.NewDigestFromEncoded(digest.SHA256, fields[0])}
-	var bad error
-	number := func(s string) int64 {
-		n, err := strconv.ParseInt(s, 10, 64)
-		bad = errors.Join(bad, err)
-		return n
-	}
-	e.dev, e.ino = uint64(number(fields[1])), uint64(number(fields[2]))
-	e.size, e.mtime, e.ctime = number(fields[3]), number(fields[4]), number(fields[5])
-	if len(fields[0]) != 64 { // the object store looks closer, when it is asked for it
-		bad = errors.Join(bad, fmt.Errorf("not a digest"))
-	}
-	name, err := strconv.Unquote(fields[6])
-	return e, name, errors.Join(bad, err)
-}
-
+// stat is for files that fs.FileInfo describes.
 func stat(info fs.FileInfo) statEntry {
-	e := statEntry{size: info.Size()}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		e.unknown = true
-		return e
+		return statEntry{size: info.Size(), unknown: true}
 	}
-	e.dev, e.ino = uint64(st.Dev), st.Ino
-	e.mtime, e.ctime = st.Mtim.Nano(), st.Ctim.Nano()
-	return e
+	return statEntry{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
 }
 
-func (e statEntry) same(o statEntry) bool {
-	return e.dev == o.dev && e.ino == o.ino && e.size == o.size && e.mtime == o.mtime && e.ctime == o.ctime
+// statOf is for files that the kernel describes.
+func statOf(st *unix.Stat_t) statEntry {
+	return statEntry{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
 }
 
-// lookup gives the digest of the file if it is known to be unchanged and has,
-// which may be nil, knows its bytes. What the cache holds was durable when it was
-// written, so an object that is there needs no further sync.
-func (c *statCache) lookup(path string, now statEntry, has func(digest.Digest) bool) (digest.Digest, bool) {
+// lookup gives the digest of the file if it is known to be unchanged. What the
+// cache holds was durable when it was written, so an object that is still there
+// needs no further sync.
+func (c *statCache) lookup(path string, now statEntry) (digest.Digest, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seen[path] = true
-	if e, ok := c.entries[path]; ok && !now.unknown && e.same(now) && (has == nil || has(e.digest)) {
-		c.hits++
-		return e.digest, true
+	i, ok := c.index[path]
+	if !ok {
+		return "", false
 	}
-	c.reads++
-	return "", false
+	f := &c.files[i]
+	f.seen = true
+	if now.unknown || f.statEntry != now {
+		return "", false
+	}
+	return f.digest(), true
 }
 
 // readCount is how many files were read so far because the cache did not know them.
@@ -154,13 +111,22 @@ func (c *statCache) readCount() int {
 func (c *statCache) remember(path string, st statEntry, d digest.Digest, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.reads++
 	c.changed = true
-	if st.unknown || racy(st, began) {
-		delete(c.entries, path)
-		return
+	i, ok := c.index[path]
+	if !ok {
+		i = len(c.files)
+		c.index[path] = i
+		c.files = append(c.files, cachedFile{path: path})
 	}
-	st.digest = d
-	c.entries[path] = st
+	f := &c.files[i]
+	f.statEntry, f.seen = st, !st.unknown && !racy(st, began)
+	if n, err := hex.Decode(f.sum[:], []byte(d.Encoded())); err != nil || n != len(f.sum) {
+		f.seen = false
+	}
+	if !f.seen {
+		f.unknown = true // not to be found, and dropped on save
+	}
 }
 
 // racy tells whether a write after began could leave the ctime as it is: kernels
@@ -179,13 +145,13 @@ func racy(st statEntry, began time.Time) bool {
 func (c *statCache) save() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for path := range c.entries {
-		if !c.seen[path] {
-			delete(c.entries, path)
-			c.changed = true
+	var keep []cachedFile
+	for _, f := range c.files {
+		if f.seen {
+			keep = append(keep, f)
 		}
 	}
-	if !c.changed {
+	if !c.changed && len(keep) == len(c.files) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o755); err != nil {
@@ -195,36 +161,10 @@ func (c *statCache) save() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // does nothing after the rename
-	if err := c.write(f); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
+	_, err = f.Write(encodeStatCache(keep))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	c.changed = false
 	return os.Rename(f.Name(), c.path)
-}
-
-func (c *statCache) write(w io.Writer) error {
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-	if err != nil {
-		return err
-	}
-	out := bufio.NewWriter(z)
-	fmt.Fprintln(out, statCacheHeader)
-	paths := make([]string, 0, len(c.entries))
-	for p := range c.entries {
-		paths = append(paths, p)
-	}
-	sort.Strings(paths)
-	for _, p := range paths {
-		e := c.entries[p]
-		fmt.Fprintf(out, "%s %d %d %d %d %d %q\n", e.digest.Encoded(), int64(e.dev), int64(e.ino), e.size, e.mtime, e.ctime, p)
-	}
-	if err := out.Flush(); err != nil {
-		return err
-	}
-	return z.Close()
 }

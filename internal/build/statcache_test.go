@@ -1,11 +1,17 @@
 package build
 
 import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -73,7 +79,7 @@ func TestStatCache(t *testing.T) {
 	if err := c.save(); err != nil {
 		t.Fatal(err)
 	}
-	if c := openStatCache(store, later); len(c.entries) != 0 {
+	if c := openStatCache(store, later); len(c.files) != 0 {
 		t.Error("a file that is gone stays in the cache")
 	}
 }
@@ -94,4 +100,47 @@ func TestRacy(t *testing.T) {
 			t.Errorf("ctime %v before reading: racy %v, want %v", began.Sub(c.ctime), got, c.want)
 		}
 	}
+}
+
+// TestStatCacheFile holds that the file of a cache gives what was put into it, and
+// that a damaged one gives nothing: a wrong digest would get into an artifact.
+func TestStatCacheFile(t *testing.T) {
+	var files []cachedFile
+	for i, path := range []string{"/src/a", "/src/a/b", "/src/ab", "/zz \n\xff", ""} {
+		f := cachedFile{path: path, statEntry: statEntry{dev: uint64(i), ino: 1 << 63 >> i, size: int64(-i), mtime: 1 << 62, ctime: int64(i) - 5}}
+		f.sum[i] = 0xff
+		files = append(files, f)
+	}
+	b := encodeStatCache(files)
+	got, err := decodeStatCache(b)
+	slices.SortFunc(files, func(a, b cachedFile) int { return strings.Compare(a.path, b.path) })
+	if diff := cmp.Diff(files, got, cmp.AllowUnexported(cachedFile{}, statEntry{})); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	for i := range b {
+		bad := bytes.Clone(b)
+		bad[i] ^= 0x20
+		if got, err := decodeStatCache(bad); err == nil || got != nil {
+			t.Errorf("with byte %d changed it gives %v, %v", i, got, err)
+		}
+		if _, err := decodeStatCache(b[:i]); err == nil {
+			t.Errorf("the first %d bytes alone are taken for a cache", i)
+		}
+	}
+}
+
+// FuzzStatCache holds that no input harms decoding, also one whose checksum is right.
+func FuzzStatCache(f *testing.F) {
+	f.Add(encodeStatCache([]cachedFile{{path: "/a"}, {path: "/a/b", statEntry: statEntry{ino: 7}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+		files, err := decodeStatCache(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeStatCache(encodeStatCache(files))
+		if err != nil || len(again) != len(files) {
+			t.Errorf("%d files, encoded and decoded again %d: %v", len(files), len(again), err)
+		}
+	})
 }

@@ -7,9 +7,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
-	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
 // nobody is the user and group of a component that names none: nobody's files
@@ -19,10 +20,15 @@ const nobody = 65532
 // accountLimit is the largest /etc/passwd or /etc/group that is read, in bytes.
 const accountLimit = 4 << 20
 
+// reader gives the bytes of an object, checked: an object.Store or an object.Batch.
+type reader interface {
+	ReadAll(d digest.Digest, limit int64) ([]byte, error)
+}
+
 // resolveUser turns "name", "uid", "name:group" or "uid:gid" into numbers, looking
 // names up in the artifact's own /etc/passwd and /etc/group. Without a group it
 // is the user's primary one; of a number that is not in /etc/passwd, the same number.
-func resolveUser(objects *object.Store, root image.Tree, user string) (uid, gid int, err error) {
+func resolveUser(objects reader, root image.Tree, user string) (uid, gid int, err error) {
 	if user == "" {
 		return nobody, nobody, nil
 	}
@@ -66,7 +72,7 @@ type accountFile struct {
 }
 
 // accounts reads passwd(5) or group(5). Lines that are not in the format are passed over.
-func accounts(objects *object.Store, root image.Tree, name string, fields int) (accountFile, error) {
+func accounts(objects reader, root image.Tree, name string, fields int) (accountFile, error) {
 	file := accountFile{path: "/" + name}
 	at, err := root.Resolve(name)
 	if errors.Is(err, fs.ErrNotExist) {

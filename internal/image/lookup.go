@@ -15,7 +15,10 @@ const maxLinks = 40
 // Sorted makes a tree of entries in the order that [Tree] asks for. It checks nothing.
 func Sorted(entries []Entry) Tree {
 	entries = slices.Clone(entries)
-	slices.SortStableFunc(entries, func(a, b Entry) int { return comparePaths(a.Path, b.Path) })
+	byPath := func(a, b Entry) int { return comparePaths(a.Path, b.Path) }
+	if !slices.IsSortedFunc(entries, byPath) { // as a rule it is
+		slices.SortStableFunc(entries, byPath)
+	}
 	return Tree{Entries: entries}
 }
 

@@ -18,7 +18,11 @@ import (
 // A layer need not have the parents of its entries, so that it does not override
 // the metadata of directories it has no opinion about; see [Tree.WithParents].
 func Merge(layers ...Tree) (Tree, error) {
-	m := merger{entries: map[string]placed{}}
+	count := 0
+	for _, layer := range layers {
+		count += len(layer.Entries)
+	}
+	m := merger{entries: make(map[string]placed, count)}
 	for i, layer := range layers {
 		for _, e := range Sorted(layer.Entries).Entries {
 			if err := m.add(e, i); err != nil {

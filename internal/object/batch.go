@@ -72,6 +72,23 @@ func (b *Batch) SetRef(kind, name string, d digest.Digest) error {
 // Open gives the bytes of an object of the batch, or of the store. It implements
 // image.Opener.
 func (b *Batch) Open(d digest.Digest) (io.ReadCloser, error) {
+	f, err := b.open(d)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// ReadAll reads an object of the batch or of the store, as [Store.ReadAll] does.
+func (b *Batch) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
+	f, err := b.open(d)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, d, limit)
+}
+
+func (b *Batch) open(d digest.Digest) (*os.File, error) {
 	b.mu.Lock()
 	temp := b.staged[d].temp
 	b.mu.Unlock()
@@ -81,7 +98,7 @@ func (b *Batch) Open(d digest.Digest) (io.ReadCloser, error) {
 			return f, err
 		}
 	}
-	return b.s.Open(d)
+	return b.s.open(d)
 }
 
 // add remembers what was staged, or removes its temporary file if the same content

@@ -138,6 +138,11 @@ func (s *Store) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAll(f, d, limit)
+}
+
+// readAll reads and closes the file of an object.
+func readAll(f *os.File, d digest.Digest, limit int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {

@@ -48,6 +48,5 @@ func PutBatch(b *object.Batch, t image.Tree) (digest.Digest, error) {
 	if err := Write(&buf, t); err != nil {
 		return "", err
 	}
-	d, _, err := b.Put(&buf, -1)
-	return d, err
+	return b.PutBytes(buf.Bytes())
 }
