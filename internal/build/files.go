@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
@@ -119,13 +117,6 @@ type matcher struct {
 	matched int            // files so far, also those met before
 }
 
-// found is a file of the source.
-type found struct {
-	name string
-	mode fs.FileMode
-	stat statEntry
-}
-
 // glob adds every file that the pattern matches.
 func (m *matcher) glob(ctx context.Context, pattern string) error {
 	start, _ := doublestar.SplitPattern(pattern)
@@ -140,90 +131,35 @@ func (m *matcher) glob(ctx context.Context, pattern string) error {
 		case info.IsDir():
 			return fault.New(fault.Invalid, "%s is a directory", pattern).Mend("write  %s/**  to copy what is in it", pattern)
 		}
+		if m.excluded(pattern) {
+			return nil
+		}
 		return m.add(start, found{pattern, info.Mode(), stat(info)})
 	}
-	return m.walk(ctx, start, func(f found) error {
-		if ok, err := doublestar.Match(pattern, f.name); err != nil || !ok {
-			return err
-		}
-		return m.add(start, f)
-	})
-}
-
-func hasMeta(pattern string) bool { return strings.ContainsAny(pattern, `*?[{\`) }
-
-// walk calls fn for every entry below dir that is neither a directory nor excluded,
-// in order of name.
-func (m *matcher) walk(ctx context.Context, dir string, fn func(found) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	list, err := m.list(dir)
+	w := &walker{content: m.content, excluded: m.excluded, spare: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	files, err := w.walk(ctx, start)
 	if err != nil {
 		return err
 	}
-	for _, f := range list {
-		if f.mode.IsDir() {
-			err = m.walk(ctx, f.name, fn)
-		} else {
-			err = fn(f)
+	m.entries = slices.Grow(m.entries, len(files))
+	m.found = slices.Grow(m.found, len(files))
+	if len(m.dest) == 0 {
+		m.dest = make(map[string]int, len(files))
+	}
+	for _, f := range files {
+		if ok, err := doublestar.Match(pattern, f.name); err != nil {
+			return err
+		} else if !ok {
+			continue
 		}
-		if err != nil {
+		if err := m.add(start, f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// list gives what is in a directory and is not excluded. It goes around
-// os.File.ReadDir, which makes more of each file than is needed here.
-func (m *matcher) list(dir string) ([]found, error) {
-	f, err := m.content.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, escapes(dir, err)
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("reading the directory %s: %w", dir, err)
-	}
-	slices.Sort(names)
-	list := make([]found, 0, len(names))
-	for _, name := range names {
-		one := found{name: path.Join(dir, name)}
-		if m.excluded(one.name) {
-			continue
-		}
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return nil, &fs.PathError{Op: "stat", Path: m.content.key(one.name), Err: err}
-		}
-		one.mode, one.stat = modeOf(st.Mode), statOf(&st)
-		if one.mode.IsDir() && name == ".git" {
-			continue
-		}
-		list = append(list, one)
-	}
-	return list, nil
-}
-
-// kinds are the kernel's types of files as Go has them.
-var kinds = map[uint32]fs.FileMode{
-	unix.S_IFREG: 0, unix.S_IFDIR: fs.ModeDir, unix.S_IFLNK: fs.ModeSymlink, unix.S_IFIFO: fs.ModeNamedPipe,
-	unix.S_IFSOCK: fs.ModeSocket, unix.S_IFBLK: fs.ModeDevice, unix.S_IFCHR: fs.ModeDevice | fs.ModeCharDevice,
-}
-
-// modeOf is the kernel's mode as Go has it, without set-id and sticky bits.
-func modeOf(mode uint32) fs.FileMode {
-	kind, ok := kinds[mode&unix.S_IFMT]
-	if !ok {
-		kind = fs.ModeIrregular
-	}
-	return kind | fs.FileMode(mode&0o777)
-}
+func hasMeta(pattern string) bool { return strings.ContainsAny(pattern, `*?[{\`) }
 
 func (m *matcher) excluded(name string) bool {
 	return slices.ContainsFunc(m.exclude, func(pattern string) bool {
@@ -234,9 +170,6 @@ func (m *matcher) excluded(name string) bool {
 
 // add makes the entry of one matched file. start is the glob-free directory of the pattern.
 func (m *matcher) add(start string, f found) error {
-	if m.excluded(f.name) {
-		return nil
-	}
 	to, err := m.destination(f.name, start)
 	if err != nil {
 		return err
@@ -291,7 +224,10 @@ func (m *matcher) destination(name, start string) (string, error) {
 				Mend("set base to a directory that all of the globs begin with")
 		}
 	}
-	return path.Join(to, rest), nil
+	if to == "" {
+		return rest, nil
+	}
+	return to + "/" + rest, nil
 }
 
 // link checks a symbolic link: it is copied as it is, if what it points at is

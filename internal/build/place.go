@@ -19,10 +19,11 @@ func place(lower image.Tree, entries []image.Entry) (image.Tree, error) {
 		t := image.Tree{Entries: entries} // complete already: a debian source, which comes first as a rule
 		return t, t.Validate()
 	}
-	p := &placing{lower: lower, at: make(map[string]int, len(entries))}
+	p := &placing{lower: lower, at: make(map[string]int, len(entries)), dirs: map[string]string{}}
+	p.out = make([]image.Entry, 0, len(entries)+len(entries)/8)
 	for _, e := range image.Sorted(entries).Entries {
 		asked := e.Path
-		at, err := placeOne(lower, e)
+		at, err := p.place(e)
 		if err != nil {
 			return image.Tree{}, err
 		}
@@ -47,18 +48,26 @@ func place(lower image.Tree, entries []image.Entry) (image.Tree, error) {
 type placing struct {
 	lower image.Tree
 	out   []image.Entry
-	at    map[string]int // in out, by path
+	at    map[string]int    // in out, by path
+	dirs  map[string]string // where the entries of a directory land
 }
 
-// placeOne is where an entry lands in the lower tree.
-func placeOne(lower image.Tree, e image.Entry) (string, error) {
-	at, err := lower.Place(e.Path)
+// place is where an entry lands in the lower tree.
+func (p *placing) place(e image.Entry) (string, error) {
+	dir, name := path.Split(e.Path)
+	if in, ok := p.dirs[dir]; ok && e.Type != image.Dir {
+		return in + name, nil
+	}
+	at, err := p.lower.Place(e.Path)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "nothing can be put at /%s: %w", e.Path, err).
 			Mend("choose another destination")
 	}
-	if old, ok := lower.Lookup(at); ok && e.Type == image.Dir && old.Type == image.Symlink {
-		real, err := lower.Resolve(at)
+	if dir != "" {
+		p.dirs[dir] = at[:len(at)-len(name)]
+	}
+	if old, ok := p.lower.Lookup(at); ok && e.Type == image.Dir && old.Type == image.Symlink {
+		real, err := p.lower.Resolve(at)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", fault.New(fault.Invalid, "/%s cannot be a directory: it is a symbolic link to %s, where there is nothing", at, old.Link).
 				Mend("choose another destination")
@@ -82,6 +91,9 @@ func (p *placing) put(e image.Entry) {
 func (p *placing) find(at string) (image.Entry, bool) {
 	if i, ok := p.at[at]; ok {
 		return p.out[i], true
+	}
+	if len(p.lower.Entries) == 0 {
+		return image.Entry{}, false
 	}
 	return p.lower.Lookup(at)
 }

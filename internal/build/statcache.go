@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
 // statCache remembers the digest of files that were read before, so that an
@@ -40,10 +42,6 @@ type cachedFile struct {
 	statEntry
 	sum  [32]byte
 	seen bool // looked up in this run: the others are dropped on save
-}
-
-func (f cachedFile) digest() digest.Digest {
-	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(f.sum[:]))
 }
 
 // statEntry is what tells whether a file changed.
@@ -96,7 +94,7 @@ func (c *statCache) lookup(path string, now statEntry) (digest.Digest, bool) {
 	if now.unknown || f.statEntry != now {
 		return "", false
 	}
-	return f.digest(), true
+	return image.FromSum(f.sum), true
 }
 
 // readCount is how many files were read so far because the cache did not know them.

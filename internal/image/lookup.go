@@ -49,7 +49,11 @@ func CleanPath(p string) string {
 // Lookup finds the entry at a path, absolute or relative to the root, without
 // following symbolic links.
 func (t Tree) Lookup(p string) (Entry, bool) {
-	p = CleanPath(p)
+	return t.lookup(CleanPath(p))
+}
+
+// lookup is Lookup of a path that is clean.
+func (t Tree) lookup(p string) (Entry, bool) {
 	i, found := slices.BinarySearchFunc(t.Entries, p, func(e Entry, p string) int { return comparePaths(e.Path, p) })
 	if !found {
 		return Entry{}, false
@@ -75,14 +79,14 @@ func (t Tree) Resolve(p string) (string, error) {
 // Follow is Resolve that also says where a path leads that does not exist: from
 // the first missing component on, it is kept as written.
 func (t Tree) Follow(p string) (resolved string, found bool, err error) {
-	return follow(t.Lookup, p, true)
+	return follow(t.lookup, p, true)
 }
 
 // Place gives the path at which something written to p would land: symbolic
 // links on the way are followed, the last component is taken as it is, and what
 // does not exist is kept as written.
 func (t Tree) Place(p string) (string, error) {
-	resolved, _, err := follow(t.Lookup, p, false)
+	resolved, _, err := follow(t.lookup, p, false)
 	return resolved, err
 }
 
@@ -102,9 +106,12 @@ func follow(lookup func(string) (Entry, bool), p string, last bool) (resolved st
 			_, found = lookup(at)
 			continue
 		}
-		next := path.Join(at, name)
+		next := name
+		if at != "." {
+			next = at + "/" + name
+		}
 		e, ok := lookup(next)
-		more := strings.Join(rest, "/") != ""
+		more := len(rest) > 1 || len(rest) == 1 && rest[0] != ""
 		switch {
 		case ok && e.Type == Symlink && (more || last):
 			if links++; links > maxLinks {

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
@@ -130,7 +128,9 @@ func (d *treeDecoder) entry(before Entry) Entry {
 	case File:
 		e.Size, e.Digest = int64(d.number()), emptyDigest
 		if e.Size != 0 {
-			e.Digest = digest.NewDigestFromBytes(digest.SHA256, d.take(32))
+			var sum [32]byte
+			copy(sum[:], d.take(uint64(len(sum))))
+			e.Digest = FromSum(sum)
 		}
 	case Symlink:
 		e.Link = d.text()

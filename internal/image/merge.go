@@ -4,6 +4,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
@@ -49,7 +50,7 @@ func (m *merger) lookup(p string) (Entry, bool) {
 }
 
 func (m *merger) add(e Entry, layer int) error {
-	p, _, err := follow(m.lookup, e.Path, false)
+	p, err := m.place(e.Path)
 	if err != nil {
 		return err
 	}
@@ -67,6 +68,16 @@ func (m *merger) add(e Entry, layer int) error {
 	now.Path = p
 	m.entries[p] = now
 	return nil
+}
+
+// place is where an entry lands: as a rule where it says, because its directory is
+// there and is one.
+func (m *merger) place(p string) (string, error) {
+	if i := strings.LastIndexByte(p, '/'); i > 0 && m.entries[p[:i]].Type == Dir {
+		return p, nil
+	}
+	p, _, err := follow(m.lookup, p, false)
+	return p, err
 }
 
 func (m *merger) tree() (Tree, error) {

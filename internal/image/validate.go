@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
@@ -102,15 +103,25 @@ func checkPath(p string) *fault.Error {
 	return nil
 }
 
+// FromSum gives the digest whose SHA-256 is sum. It is what digest.NewDigestFromBytes
+// does, without formatting.
+func FromSum(sum [32]byte) digest.Digest {
+	const prefix = "sha256:"
+	var text [len(prefix) + 2*len(sum)]byte
+	copy(text[:], prefix)
+	hex.Encode(text[len(prefix):], sum[:])
+	return digest.Digest(text[:])
+}
+
 // Hex gives the 64 hexadecimal digits of a SHA-256 digest, and false for anything
 // else. Every digest in Ashlar is one. It is what Digest.Validate does, without a
 // regular expression: that took a tenth of the time to seal a tree.
 func Hex(d digest.Digest) (string, bool) {
-	hex, ok := strings.CutPrefix(string(d), "sha256:")
-	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+	digits, ok := strings.CutPrefix(string(d), "sha256:")
+	if !ok || len(digits) != 64 || strings.Trim(digits, "0123456789abcdef") != "" {
 		return "", false
 	}
-	return hex, true
+	return digits, true
 }
 
 func (e Entry) checkFile() *fault.Error {
