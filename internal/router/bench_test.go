@@ -40,6 +40,29 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
+// BenchmarkInstall is the switch alone: from a checked and saved table to all new
+// requests on other backends.
+func BenchmarkInstall(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("backends=%d", n), func(b *testing.B) {
+			r := newRouter(Config{RunDir: b.TempDir()})
+			tables := [2]rollout.Table{}
+			for i := range tables {
+				tables[i] = web(1, "127.0.0.1:1", "", "/")
+				for j := range n {
+					tables[i].Services[0].Backends = append(tables[i].Services[0].Backends,
+						rollout.Backend{ID: fmt.Sprintf("i%d-%04d", i, j), Address: fmt.Sprintf("10.0.%d.%d:80", j/250, j%250+1), Weight: 1, Release: "r"})
+				}
+			}
+			i := 0
+			for b.Loop() {
+				r.install(shop, tables[i%2])
+				i++
+			}
+		})
+	}
+}
+
 // BenchmarkThroughput compares kept-alive requests through a router process with
 // direct ones. On a busy machine the router's processor time tells more than the clock.
 func BenchmarkThroughput(b *testing.B) {
