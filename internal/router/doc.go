@@ -14,6 +14,12 @@
 // headers is net/http/httputil.ReverseProxy's work; connections to the backends are
 // this package's own (send.go, conn.go): HTTP/1.1, and HTTP/2 for gRPC (grpc.go).
 //
+// A router of another version takes over from one that runs, without closing a
+// connection (handover.go, follow.go). Certificates come from files or by ACME
+// (tls.go, acme.go).
+//
 // Start at [Serve] for the process and [Dial] for its client; router.apply is
-// the heart. TestSwitchUnderLoadLosesNothing proves the promise.
+// the heart. TestSwitchUnderLoadLosesNothing and
+// TestHandoverUnderLoadLosesNothing prove the promises; TestRouter runs the suite of
+// package conformance.
 package router

@@ -3,33 +3,25 @@ package router
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
-// This file is the two sides of a hand-over after it: the old router, which
-// finishes what it has under the tables of the next one; and the next one's view
-// of it.
+// This file is the old router after a hand-over: it finishes what it has under the
+// tables of the next one, whose view of it is in before.go.
 
 const (
 	followTick = 50 * time.Millisecond
-	// passTime is how long the old router may take to answer the next one.
-	passTime = 5 * time.Second
 	// tellTime is how long a router that is done waits for the next one to learn
 	// its last counts.
 	tellTime = 3 * time.Second
 )
-
-var errGone = errors.New("its connection has ended")
 
 // follow serves the connections that this router still has, until the last is
 // closed or its time is over. Each answer asks its client to close the connection;
@@ -190,173 +182,3 @@ func (s *single) Close() error {
 }
 
 func (s *single) Addr() net.Addr { return s.conn.LocalAddr() }
-
-// before is the router that this one took over from, as long as it lives. Its
-// methods are called with router.mu held where they change or tell the routes.
-type before struct {
-	log *slog.Logger
-
-	mu     sync.Mutex
-	client *Client                // nil: there is none (any more)
-	last   map[rollout.Key]Status // what it said last: its counts go on in ours
-	pids   []int                  // its process last, before it those that it took over from
-}
-
-// take makes the connection the way to ask.
-func (b *before) take(conn net.Conn, log *slog.Logger) {
-	conns := make(chan net.Conn, 1)
-	conns <- conn
-	transport := &http.Transport{MaxConnsPerHost: 1, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		select {
-		case c := <-conns:
-			return c, nil
-		default:
-			return nil, errGone
-		}
-	}}
-	b.log = log
-	b.client = &Client{runDir: "the router before this one", http: &http.Client{Transport: transport, Timeout: passTime}}
-	b.refresh()
-}
-
-func (b *before) get() *Client {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.client
-}
-
-// ask calls the old router. Where its connection has ended it is gone, with all it
-// had. One that is silent is ended: nobody would know what it still uses.
-func (b *before) ask(what func(*Client) error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.client == nil {
-		return
-	}
-	err := what(b.client)
-	if err == nil {
-		return
-	}
-	b.client = nil
-	var slow interface{ Timeout() bool }
-	if errors.As(err, &slow) && slow.Timeout() && len(b.pids) > 0 {
-		pid := b.pids[len(b.pids)-1]
-		b.log.Error("the router before this one is silent, ending it", "pid", pid, "err", syscall.Kill(pid, syscall.SIGKILL))
-	} else {
-		b.log.Info("the router before this one has ended", "err", err)
-	}
-	b.pids = nil
-}
-
-// pass hands a table on, so that connections that are still there follow it too.
-// An old router that does not understand it can only end.
-func (b *before) pass(key rollout.Key, table rollout.Table) {
-	b.ask(func(c *Client) error {
-		err := c.Apply(context.Background(), key, table)
-		if err == nil || fault.Of(err).Kind == fault.Unavailable {
-			return err
-		}
-		b.log.Warn("the router before this one refuses a table, it ends", "env", key.String(), "err", err)
-		return askEnd(c)
-	})
-}
-
-func askEnd(c *Client) error { return c.do(context.Background(), http.MethodPost, "/v1/end", nil, nil) }
-
-// end asks the old router to end as well.
-func (b *before) end() { b.ask(askEnd) }
-
-// refresh learns what the old router has and has counted.
-func (b *before) refresh() {
-	b.ask(func(c *Client) error {
-		h, err := c.Health(context.Background())
-		if err != nil {
-			return err
-		}
-		all, err := c.All(context.Background())
-		if err != nil {
-			return err
-		}
-		b.pids = append(h.Before, h.PID)
-		b.last = map[rollout.Key]Status{}
-		for _, s := range all {
-			b.last[s.Key] = s
-		}
-		return nil
-	})
-}
-
-// add puts that into a status.
-func (b *before) add(s *Status) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	last, ok := b.last[s.Key]
-	if !ok {
-		return
-	}
-	if b.client == nil {
-		last.InFlight, last.Kinds = nil, nil
-	}
-	s.merge(last)
-}
-
-// processes gives the old routers' process numbers.
-func (b *before) processes() []int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.pids)
-}
-
-// merge adds another router's part of the same environment.
-func (s *Status) merge(o Status) {
-	for id, n := range o.InFlight {
-		if n > 0 || s.InFlight[id] > 0 {
-			s.InFlight[id] += n
-		}
-	}
-	s.Kinds = sum(s.Kinds, o.Kinds, plus)
-	s.Cut = sum(s.Cut, o.Cut, plus)
-	s.CutTotal = plus(s.CutTotal, o.CutTotal)
-	s.Traffic = sum(s.Traffic, o.Traffic, addTraffic)
-	for i, svc := range s.Services {
-		if j := slices.IndexFunc(o.Services, func(x ServiceStatus) bool { return x.Name == svc.Name }); j >= 0 {
-			s.Services[i] = svc.plus(o.Services[j])
-		}
-	}
-	for i, rel := range s.Releases {
-		j := slices.IndexFunc(o.Releases, func(x ReleaseStatus) bool { return x.Service == rel.Service && x.Release == rel.Release })
-		if j < 0 {
-			continue
-		}
-		s.Releases[i].Took += o.Releases[j].Took
-		for class, n := range o.Releases[j].Status {
-			s.Releases[i].Status[class] += n
-		}
-	}
-}
-
-func sum[V any](a, b map[string]V, add func(V, V) V) map[string]V {
-	if len(b) == 0 {
-		return a
-	}
-	out := maps.Clone(b)
-	for k, v := range a {
-		if w, ok := out[k]; ok {
-			v = add(v, w)
-		}
-		out[k] = v
-	}
-	return out
-}
-
-// addTraffic adds counts whose classes are the same, as they are but for another version.
-func addTraffic(a, b rollout.Traffic) rollout.Traffic {
-	a.Requests, a.Errors = a.Requests+b.Requests, a.Errors+b.Errors
-	if len(a.Latency) == len(b.Latency) {
-		a.Latency = slices.Clone(a.Latency)
-		for i, n := range b.Latency {
-			a.Latency[i] += n
-		}
-	}
-	return a
-}
