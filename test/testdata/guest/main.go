@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,7 +24,7 @@ const version = "v1"
 
 func main() {
 	behaviours := map[string]func(){
-		"serves": serve, "exits": exit, "sick": sick, "stubborn": stubborn, "leaks": leak, "fails": fail, "eats": eat, "child": child, "blank": func() {},
+		"serves": serve, "exits": exit, "sick": sick, "stubborn": stubborn, "leaks": leak, "fails": fail, "eats": eat, "child": child, "hangs": hang, "blank": func() {},
 	}
 	act := behaviours[os.Args[1]]
 	if act == nil {
@@ -47,9 +48,9 @@ func serve() {
 	mux.HandleFunc("/write", write)
 	mux.HandleFunc("/execute", execute)
 	mux.HandleFunc("/call", call)
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/", spoilt(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "version %s mark %s instance %s\n", version, mark(), os.Getenv("ASHLAR_INSTANCE"))
-	})
+	}))
 	server := &http.Server{Addr: ":" + os.Getenv("PORT"), Handler: stamped(mux), ReadHeaderTimeout: time.Minute}
 	terms, ended := make(chan os.Signal, 1), make(chan error, 1)
 	signal.Notify(terms, syscall.SIGTERM)
@@ -73,6 +74,24 @@ func stamped(h http.Handler) http.Handler {
 		w.Header().Set("Mark", mark())
 		h.ServeHTTP(w, r)
 	})
+}
+
+// spoilt fails ERROR_PERCENT of the requests, evenly, and answers each after DELAY_MS.
+// The instance stays healthy.
+func spoilt(h http.HandlerFunc) http.HandlerFunc {
+	percent, _ := strconv.ParseInt(os.Getenv("ERROR_PERCENT"), 10, 64) // without: none
+	delay, _ := strconv.Atoi(os.Getenv("DELAY_MS"))                    // likewise
+	var count atomic.Int64
+	return func(w http.ResponseWriter, r *http.Request) {
+		if delay > 0 {
+			<-time.After(time.Duration(delay) * time.Millisecond)
+		}
+		if n := count.Add(1); n*percent/100 > (n-1)*percent/100 {
+			http.Error(w, "spoilt", http.StatusInternalServerError)
+			return
+		}
+		h(w, r)
+	}
 }
 
 // slow streams n numbered lines, one every so many milliseconds.
@@ -168,6 +187,13 @@ func exit() {
 func fail() {
 	<-time.After(300 * time.Millisecond)
 	exit()
+}
+
+// hang does nothing, for ever, and does not end when it is asked to.
+func hang() {
+	fmt.Println("waiting for a lock")
+	signal.Ignore(syscall.SIGTERM)
+	select {}
 }
 
 // sick runs and never becomes healthy.
