@@ -22,6 +22,7 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 // be told.
 func canaryStatus() api.Status {
 	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
+	before := digest.FromString("before")
 	from := rollout.Target{Release: a, Number: 6, Components: []rollout.Component{{Name: "web"}}}
 	to := rollout.Target{Release: b, Number: 7, Strategy: rollout.Strategy{Kind: rollout.Canary, Stages: []rollout.Stage{
 		{Weight: 5, Pause: time.Minute}, {Weight: 25, Approve: true}, {Weight: 50, Pause: 10 * time.Minute, Approve: true},
@@ -36,13 +37,13 @@ func canaryStatus() api.Status {
 	}
 	var s api.Status
 	s.Now, s.Number, s.URL = noon, 6, "http://127.0.0.1:8080"
-	s.Releases = map[digest.Digest]int{a: 6, b: 7, c: 4}
+	s.Releases = map[digest.Digest]int{before: 5, a: 6, b: 7, c: 4}
 	s.State = rollout.State{
-		App: "shop", Env: "production", Current: &from, Rollout: r,
+		App: "shop", Env: "production", Current: &from, Rollout: r, KnownGood: []digest.Digest{before, a},
 		Queue:      []rollout.Queued{{Request: rollout.Request{Kind: rollout.KindDeploy, To: rollout.Target{Number: 8}, Actor: "eve@host", Reason: "another"}, At: ago(time.Minute + time.Second)}},
 		Quarantine: map[digest.Digest]rollout.Quarantined{c: {Rollout: 5, Why: "web-3 exited with status 3"}},
 		LastResult: &rollout.Result{Number: 8, Kind: rollout.KindDeploy, Outcome: rollout.Live, StartedAt: ago(time.Hour), SwitchAt: ago(time.Hour - 200*time.Millisecond), EndedAt: ago(50 * time.Minute)},
-		Readiness:  &rollout.Readiness{Release: a, Since: ago(4 * time.Minute), Why: []string{"web: 3 objects are damaged", "the secret key has no version 2"}},
+		Readiness:  &rollout.Readiness{Release: before, Since: ago(4 * time.Minute), Why: []string{"web: 3 objects are damaged", "the secret key has no version 2"}},
 		Warm:       &rollout.Warm{Target: rollout.Target{Number: 5}, Till: noon.Add(90 * time.Second)},
 		Jobs:       map[string]rollout.Job{"report": {Next: noon.Add(time.Hour), Last: &rollout.HookRun{StartedAt: ago(23 * time.Hour), EndedAt: ago(23*time.Hour - time.Second), Failure: &rollout.Failure{What: "exited with status 1"}}}},
 		Instances: []rollout.Order{
@@ -107,21 +108,25 @@ warm: release 5 until 12:01:30, 90s from now; a rollback to it is only a switch
 job report: runs next at 2026-11-24 13:00:00; the last time it failed after 1.00 s: exited with status 1
 last rollout: 8 (deploy), live 50m ago, 0.20 s to switch, not proven: its bake was cut short
 in quarantine: release 4, failed in rollout 5: web-3 exited with status 3
-rollback: would not work to release 6
+rollback: would not work to release 5
   web: 3 objects are damaged
   the secret key has no version 2`
 	s := canaryStatus()
 	if diff := cmp.Diff(want, strings.Join(p.statusLines(s), "\n")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	good := s.State.KnownGood
 	for _, c := range []struct {
-		r    rollout.Readiness
+		r    *rollout.Readiness
+		good []digest.Digest
 		want string
 	}{
-		{rollout.Readiness{Release: digest.FromString("a"), OK: true, Since: ago(5 * time.Minute)}, "rollback: would work to release 6, rehearsed since 5m ago"},
-		{rollout.Readiness{Why: []string{"none"}}, "rollback: there is no proven release to go back to"},
+		{&rollout.Readiness{Release: good[0], OK: true, Since: ago(5 * time.Minute)}, good, "rollback: would work to release 5, rehearsed since 5m ago"},
+		{&rollout.Readiness{Why: []string{"none"}}, good, "rollback: whether one to release 5 would work is being tried out"},
+		{nil, good, "rollback: whether one to release 5 would work is being tried out"},
+		{&rollout.Readiness{Release: good[0], OK: true, Since: ago(5 * time.Minute)}, nil, "rollback: there is no proven release to go back to"},
 	} {
-		s.State.Readiness = &c.r
+		s.State.Readiness, s.State.KnownGood = c.r, c.good
 		if lines := p.statusLines(s); lines[len(lines)-1] != c.want {
 			t.Errorf("%q, want %q", lines[len(lines)-1], c.want)
 		}

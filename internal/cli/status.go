@@ -205,12 +205,14 @@ func jobWords(j rollout.Job, now time.Time) string {
 
 // readinessLines tells whether a rollback would work, as last rehearsed.
 func (p *program) readinessLines(s api.Status) []string {
-	r := s.State.Readiness
+	r, to := s.State.Readiness, s.State.RollbackTo()
 	switch {
-	case r == nil:
+	case s.State.Current == nil:
 		return nil
-	case r.Release == "":
+	case to == "":
 		return []string{"rollback: there is no proven release to go back to"}
+	case r == nil || r.Release != to:
+		return []string{"rollback: whether one to " + s.Release(to) + " would work is being tried out"}
 	case r.OK:
 		return []string{fmt.Sprintf("rollback: %s to %s, rehearsed since %s", p.out.paint(green, "would work"), s.Release(r.Release), age(s.Now.Sub(r.Since))+" ago")}
 	}

@@ -90,7 +90,7 @@ func (e *Engine) memory(key Key) *memory {
 
 // Ticked is what a Tick found.
 type Ticked struct {
-	Ended   bool      // a rollout has ended
+	Turned  bool      // a rollback would lead elsewhere than before, or a rollout has ended
 	AtRest  bool      // nothing is left to do: only a change outside or a request can give reason to look
 	Busy    bool      // something changed or was done: look again at once
 	Wake    time.Time // look again at the latest; zero: only after a change
@@ -128,9 +128,9 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	}
 	m.forget(d.Next)
 	err = e.act(ctx, now, key, platform, m, d.Do)
-	ended := d.Next.LastResult != state.LastResult
+	turned := d.Next.LastResult != state.LastResult || d.Next.RollbackTo() != state.RollbackTo()
 	rest := len(d.Events) == 0 && len(d.Do) == 0 && d.Wake.IsZero() && d.Next.Rollout == nil && len(d.Next.Queue) == 0
-	return Ticked{Ended: ended, AtRest: rest, Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
+	return Ticked{Turned: turned, AtRest: rest, Busy: len(d.Events) > 0 || len(d.Do) > 0 && err == nil, Wake: d.Wake, Waiting: d.Waiting}, err
 }
 
 // observe gathers what there is to know. A part that does not answer is an error:

@@ -17,7 +17,7 @@ const (
 	mostPause  = 5 * time.Second        //
 
 	rehearseAgain = time.Second     // when the environment was busy
-	rehearseEvery = 5 * time.Minute // that a rollback would work is tried out this often, and whenever a rollout has ended
+	rehearseEvery = 5 * time.Minute // that a rollback would work is tried out this often, and whenever something of it changed
 )
 
 // Wake has an environment looked at soon. It never blocks.
@@ -185,7 +185,7 @@ func (e *Engine) follow(ctx context.Context, now func() time.Time, key Key, sign
 			wait, pause = pause, min(2*pause, mostPause)
 		case ticked.Busy:
 			wait, pause = 0, afterError
-			if ticked.Ended {
+			if ticked.Turned {
 				e.rehearseSoon(key)
 			}
 		case !ticked.Wake.IsZero():

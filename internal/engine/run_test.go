@@ -83,6 +83,36 @@ func TestRunTakesUpWhatIsThere(t *testing.T) {
 
 func isLive(t *testing.T, _ *world, e *engine.Engine) { live(t, e, "1") }
 
+// TestRehearsedWhenItChanges: once a rollback would lead elsewhere, it is tried out without
+// a pause whether that would work, while the new release still bakes too.
+func TestRehearsedWhenItChanges(t *testing.T) {
+	running(t, isLive, func(t *testing.T, _ *world, e *engine.Engine) {
+		again := 2 * time.Second // more than an attempt in a busy environment waits for the next
+		time.Sleep(again)
+		synctest.Wait()
+		first := state(t, e).Current.Release
+		if r := state(t, e).Readiness; r == nil || r.Release != "" {
+			t.Fatalf("known of a rollback is %+v", r)
+		}
+		rel := shop("2")
+		env := rel.Environments[key.Env]
+		env.Rollout.BakeMS = 60_000
+		rel.Environments[key.Env] = env
+		if _, err := e.Deploy(t.Context(), time.Now(), "dana", key, add(t, e, rel).Digest, engine.DeployOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(again)
+		synctest.Wait()
+		s := state(t, e)
+		if s.Rollout == nil || s.Rollout.Step != rollout.Baking {
+			t.Fatalf("it does not bake: %+v", s.Rollout)
+		}
+		if r := s.Readiness; r == nil || r.Release != first {
+			t.Errorf("known of a rollback is %+v, want one to %s", r, first)
+		}
+	})
+}
+
 // TestChangeWakes: a platform's signal is a look at once; without one, an environment
 // in which nothing is left to do is looked at every thirty seconds.
 func TestChangeWakes(t *testing.T) {

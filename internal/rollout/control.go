@@ -90,12 +90,22 @@ func (r *Rollout) stage() *Stage {
 	return &r.stages()[r.Stage]
 }
 
-// stages are those before the whole: none for a rollback, which takes all at once.
+// stages are those before the whole: none for a rollback, which takes all at once,
+// nor where there is no traffic to divide.
 func (r *Rollout) stages() []Stage {
-	if r.Kind != KindDeploy || r.From == nil || r.To.Strategy.Kind != BlueGreen && r.To.Strategy.Kind != Canary {
+	st := r.To.Strategy
+	if r.Kind != KindDeploy || r.From == nil || st.Kind != BlueGreen && (st.Kind != Canary || !r.shifts()) {
 		return nil
 	}
-	return r.To.Strategy.Stages
+	return st.Stages
+}
+
+// shifts says whether any component has a share of its traffic to give: one with a
+// route whose new instances run beside the old.
+func (r *Rollout) shifts() bool {
+	return slices.ContainsFunc(r.To.Components, func(c Component) bool {
+		return c.Route != nil && r.From.named(c.Name) != nil && how(r, c.Name) == beside
+	})
 }
 
 // wantsApproval says whether the stage at hand waits for a person.
