@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,15 +10,57 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
 // maxProbeBody is how much of an answer is read, in bytes. What comes after is not waited for.
 const maxProbeBody = 64 << 10
 
-// newCheck makes the probe of address: an HTTP GET of the path, or a TCP connect.
-// It ends with its context. Its error is what a person reads.
+// check makes the probe of an instance: a command in its twin, an HTTP GET of the path,
+// or a TCP connect. It ends with its context. Its error is what a person reads.
+func (i *instance) check() func(context.Context) error {
+	if len(i.meta.Spec.Health.Exec) > 0 {
+		return i.checkExec
+	}
+	return newCheck(*i.meta.Spec.Health, i.meta.hostPort())
+}
+
+// checkExec runs the command of the health check in a sealed twin of the instance.
+func (i *instance) checkExec(ctx context.Context) error {
+	values, err := i.platform.secretValues(ctx, i.meta)
+	if err != nil {
+		return err
+	}
+	spec, err := i.platform.twinSpec(i.meta, values)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	timeout := time.Duration(i.meta.Spec.Health.TimeoutMS) * time.Millisecond
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout+twinPatience)
+	defer cancel()
+	stop := context.AfterFunc(i.platform.ctx, cancel)
+	defer stop()
+	var f *shim.Failure
+	switch err := i.client().Probe(patient, shim.Probe{Spec: text, Timeout: timeout}); {
+	case errors.As(err, &f):
+		return fmt.Errorf("%s: %s", strings.Join(i.meta.Spec.Health.Exec, " "), f.Text)
+	default:
+		return err
+	}
+}
+
+// twinPatience is how much longer than its timeout a probe's twin may take: to be
+// made, and to be taken away.
+const twinPatience = 10 * time.Second
+
+// newCheck makes a probe of an address.
 func newCheck(h release.Health, address string) func(context.Context) error {
 	if h.HTTP == "" {
 		return func(ctx context.Context) error { return checkTCP(ctx, address) }

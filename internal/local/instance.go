@@ -187,7 +187,7 @@ func (i *instance) probe(adopted, wasReady bool) {
 	}
 	i.health, i.watch = h, cancel
 	i.mu.Unlock()
-	check := newCheck(*i.meta.Spec.Health, i.meta.hostPort())
+	check := i.check()
 	i.platform.watches.Go(func() { h.run(ctx, check, i.probed) })
 }
 

@@ -168,6 +168,7 @@ func (p *Platform) instancesDir() string         { return filepath.Join(p.cfg.Ru
 func (p *Platform) instanceDir(id string) string { return filepath.Join(p.instancesDir(), id) }
 func (p *Platform) runcRoot() string             { return filepath.Join(p.cfg.RunDir, "runc") }
 func (p *Platform) cgroup(id string) string      { return filepath.Join("/ashlar", p.server, id) }
+func (p *Platform) twinCgroup(id string) string  { return p.cgroup(id) + ".twin" }
 func (p *Platform) logFile(k rollout.Key, id string) string {
 	return filepath.Join(p.cfg.LogDir, k.App, k.Env, id+".log")
 }
@@ -324,7 +325,7 @@ func (p *Platform) check(env rollout.Key, in rollout.Instance, spec release.Spec
 	if len(spec.Command) == 0 {
 		return fault.New(fault.Invalid, "component %s has no command", in.Component)
 	}
-	if spec.Health != nil && spec.Port == 0 {
+	if spec.Health != nil && len(spec.Health.Exec) == 0 && spec.Port == 0 {
 		return fault.New(fault.Invalid, "component %s has a health check but no port", in.Component)
 	}
 	if len(spec.Volumes) > 0 && p.cfg.VolumeDir == "" {

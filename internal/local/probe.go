@@ -25,9 +25,10 @@ type health struct {
 	mu        sync.Mutex
 	phase     rollout.Phase
 	wasReady  bool
-	successes int    // in a row
-	failures  int    // in a row
-	text      string // of the last failure; empty after a success
+	successes int       // in a row
+	since     time.Time // the first of them
+	failures  int       // in a row
+	text      string    // of the last failure; empty after a success
 	wait      time.Duration
 }
 
@@ -48,23 +49,26 @@ func (h *health) now() (rollout.Phase, string) {
 
 // saw takes one result and says whether the phase changed, and how long to wait
 // until the next probe.
-func (h *health) saw(err error) (changed bool, wait time.Duration) {
+func (h *health) saw(now time.Time, err error) (changed bool, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := h.phase
 	if err == nil {
-		h.succeed()
+		h.succeed(now)
 	} else {
 		h.fail(err)
 	}
 	return h.phase != before, h.next(err)
 }
 
-func (h *health) succeed() {
+func (h *health) succeed(now time.Time) {
 	h.text, h.failures = "", 0
-	h.successes++
+	if h.successes++; h.successes == 1 {
+		h.since = now
+	}
+	settled := h.wasReady || now.Sub(h.since) >= time.Duration(h.cfg.SettleMS)*time.Millisecond
 	switch {
-	case h.phase == rollout.Unknown && h.wasReady, h.successes >= h.cfg.Successes:
+	case h.phase == rollout.Unknown && h.wasReady, h.successes >= h.cfg.Successes && settled:
 		h.phase, h.wasReady = rollout.Ready, true
 	case h.phase == rollout.Unknown:
 		h.phase = rollout.Starting
@@ -112,7 +116,7 @@ func (h *health) run(ctx context.Context, check func(context.Context) error, cha
 		if ctx.Err() != nil {
 			return
 		}
-		news, wait := h.saw(err)
+		news, wait := h.saw(time.Now(), err)
 		if news {
 			phase, _ := h.now()
 			changed(phase)

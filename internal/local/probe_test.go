@@ -21,6 +21,7 @@ import (
 func TestHealth(t *testing.T) {
 	once := release.Health{IntervalMS: 1000, Successes: 1, Failures: 3}
 	twice := release.Health{IntervalMS: 1000, Successes: 2, Failures: 2}
+	settled := release.Health{IntervalMS: 1000, Successes: 1, Failures: 2, SettleMS: 2000}
 	tests := []struct {
 		name              string
 		cfg               release.Health
@@ -30,6 +31,7 @@ func TestHealth(t *testing.T) {
 		{"ready at the first success", once, false, false, "n starting, n starting, y ready"},
 		{"one failure is not enough", once, false, false, "y ready, n ready, n ready, y ready, n ready, n ready, n unready, y ready"},
 		{"two in a row", twice, false, false, "y starting, n starting, y starting, y ready, n ready, n unready, y unready, y ready"},
+		{"ready once it has been so for a while", settled, false, false, "y starting, y starting, n starting, y starting, y starting, y ready, n ready, n unready, y ready"},
 		{"adopted, was ready, is", twice, true, true, "y ready"},
 		{"adopted, was ready, is not", twice, true, true, "n unknown, n unready, y unready, y ready"},
 		{"adopted, was never ready", twice, true, false, "n starting, y starting, y ready"},
@@ -38,13 +40,15 @@ func TestHealth(t *testing.T) {
 	for _, test := range tests {
 		h := newHealth(test.cfg, test.adopted, test.wasReady)
 		var got []string
+		now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 		for step := range strings.SplitSeq(test.want, ", ") {
+			now = now.Add(time.Second)
 			var err error
 			if step[0] == 'n' {
 				err = errors.New("down")
 			}
 			before, _ := h.now()
-			changed, _ := h.saw(err)
+			changed, _ := h.saw(now, err)
 			phase, text := h.now()
 			if changed != (phase != before) || (text == "down") != (err != nil) {
 				t.Errorf("%s: %s: changed %v, text %q", test.name, step, changed, text)

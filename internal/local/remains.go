@@ -106,15 +106,20 @@ func flock(ctx context.Context, f *os.File) error {
 // processes. Nothing is asked of the runtime: what it would remove is its own
 // directory and the control groups.
 func (p *Platform) deleteContainer(ctx context.Context, m meta) error {
-	path := strings.TrimPrefix(p.cgroup(m.Instance.ID), "/")
-	if err := killCgroup(ctx, path); err != nil {
-		return err
+	var errs []error
+	for _, group := range []string{p.cgroup(m.Instance.ID), p.twinCgroup(m.Instance.ID)} {
+		path := strings.TrimPrefix(group, "/")
+		if err := killCgroup(ctx, path); err != nil {
+			return err
+		}
+		errs = append(errs, removeCgroups(path))
 	}
-	err := removeCgroups(path)
 	if m.Unit != "" {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(p.runcRoot(), m.Unit)))
+		for _, unit := range []string{m.Unit, shim.TwinUnit(m.Unit)} {
+			errs = append(errs, os.RemoveAll(filepath.Join(p.runcRoot(), unit)))
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // clearLost ends what an instance whose shim was killed still runs: nobody holds

@@ -56,6 +56,21 @@ func (p *Platform) runtimeSpec(m meta, secrets map[string][]byte) (*specs.Spec, 
 	return spec, err
 }
 
+// twinSpec is the container that a health check's command runs in: as the instance,
+// without its volumes, in a control group of its own.
+func (p *Platform) twinSpec(m meta, secrets map[string][]byte) (*specs.Spec, error) {
+	command, twin := m.Spec.Health.Exec, m
+	twin.Spec.Volumes = nil
+	spec, err := p.runtimeSpec(twin, secrets)
+	if err != nil {
+		return nil, err
+	}
+	spec.Root.Path = filepath.Join(p.privateDir(), shim.Root)
+	spec.Process.Args = command
+	spec.Linux.CgroupsPath = p.twinCgroup(m.Instance.ID)
+	return spec, nil
+}
+
 // filter is the default seccomp profile for the host's own architecture alone:
 // the system calls of others (32-bit programs) kill who makes them. Building the
 // filter is the slowest part of making a container, and this takes two thirds of it away.

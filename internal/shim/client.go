@@ -82,6 +82,12 @@ func (c *Client) Create(ctx context.Context, what Config) (Message, error) {
 	return c.order(ctx, Request{Op: OpCreate, Create: &what})
 }
 
+// Probe sends OpProbe, like Order. A *Failure says why the instance is not healthy.
+func (c *Client) Probe(ctx context.Context, what Probe) error {
+	_, err := c.order(ctx, Request{Op: OpProbe, Probe: &what})
+	return err
+}
+
 func (c *Client) order(ctx context.Context, r Request) (Message, error) {
 	answer := make(chan Message, 1)
 	c.mu.Lock()

@@ -146,7 +146,7 @@ func (c *control) say(m Message, answer *order) {
 	}
 }
 
-// refuse answers an order without changing the state.
+// refuse answers an order without changing the state; nil: nothing is wrong.
 func (c *control) refuse(o order, f *Failure) {
 	c.mu.Lock()
 	m := c.last

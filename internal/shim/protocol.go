@@ -67,6 +67,7 @@ const (
 	OpStart  = "start"  // created -> running; the answer comes when the program was started
 	OpStop   = "stop"   // running -> stopping; answered at once, the shim does the waiting
 	OpKill   = "kill"   // SIGKILL now
+	OpProbe  = "probe"  // answered when the probe has ended
 )
 
 // Request is one order, one JSON value on the socket.
@@ -74,6 +75,7 @@ type Request struct {
 	Seq    uint64  `json:"seq"` // from 1; comes back in the answer
 	Op     string  `json:"op"`
 	Create *Config `json:"create,omitempty"` // with OpCreate
+	Probe  *Probe  `json:"probe,omitempty"`  // with OpProbe
 }
 
 // Message is what a shim says: on connecting, on every change of state, and in
@@ -88,7 +90,7 @@ type Message struct {
 
 // Failure is what went wrong, in the words of who refused.
 type Failure struct {
-	Step  string       `json:"step"` // mount, volume, create, start, log, order
+	Step  string       `json:"step"` // mount, volume, create, start, probe, log, order
 	Text  string       `json:"text"`
 	Fault *fault.Error `json:"fault,omitempty"` // what the failure is to a person, where that is known already
 }

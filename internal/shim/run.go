@@ -32,7 +32,8 @@ type shim struct {
 	output  *output
 	copies  sync.WaitGroup
 	streams []stream
-	held    []*os.File // locks of volumes
+	held    []*os.File    // locks of volumes
+	twin    chan struct{} // holds one while a probe is under way
 
 	said   Message
 	over   bool                    // there is nothing to wait for any more
@@ -57,7 +58,7 @@ func Run(ctx context.Context, b Birth) error {
 	if err != nil {
 		return err
 	}
-	s := &shim{dir: b.Dir, runc: runc{Birth: b}, control: newControl(), said: Message{State: Blank}}
+	s := &shim{dir: b.Dir, runc: runc{Birth: b}, control: newControl(), said: Message{State: Blank}, twin: make(chan struct{}, 1)}
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
@@ -216,6 +217,8 @@ func (s *shim) obey(ctx context.Context, o order) {
 		s.start(ctx, &o)
 	case OpStop:
 		s.stop(&o)
+	case OpProbe:
+		s.probe(ctx, o)
 	case OpKill:
 		s.kill()
 		s.say(s.said, &o)

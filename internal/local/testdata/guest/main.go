@@ -23,6 +23,7 @@ func main() {
 		"serves": serve, "plain": wait, "sick": wait, "exits": exit, "stubborn": stubborn,
 		"leaks": leak, "fills": fill, "floods": flood, "eats": eat, "lines": lines, "looks": look, "child": child,
 		"flaps": flap, "dies": die, "keeps": keep,
+		"probes": probe, "hangs": child,
 	}
 	act := behaviours[os.Args[1]]
 	if act == nil {
@@ -119,6 +120,30 @@ func keep() {
 	fmt.Println("mode:", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
 	fmt.Println("variable:", os.Getenv("KEY"), "fence:", os.Getenv("ASHLAR_FENCE"))
 	wait()
+}
+
+// probe asks the program beside it, and fails while that is not well. It must see the
+// secret, and neither the volume nor the tmpfs of the program.
+func probe() {
+	if b, err := os.ReadFile("/run/secrets/key"); err != nil || len(b) == 0 {
+		fmt.Println("no secret:", err)
+		os.Exit(3)
+	}
+	for _, path := range []string{"/data/names", "/tmp/sick"} {
+		if _, err := os.Stat(path); err == nil {
+			fmt.Println("sees", path)
+			os.Exit(4)
+		}
+	}
+	res, err := http.Get("http://127.0.0.1:" + os.Getenv("PORT") + "/")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(5)
+	}
+	if res.StatusCode != http.StatusOK {
+		fmt.Println("the program says", res.Status)
+		os.Exit(6)
+	}
 }
 
 func child() {
