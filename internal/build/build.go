@@ -163,10 +163,14 @@ func (c *component) build(ctx context.Context) (art Artifact, err error) {
 	if err != nil {
 		return Artifact{}, err
 	}
-	// Writing to the disk takes as long as what comes next does in memory.
-	var syncing errgroup.Group
-	syncing.Go(c.batch.Sync)
-	defer func() { err = errors.Join(err, syncing.Wait()) }()
+	// The disk takes as long as what comes next does in memory.
+	var settling errgroup.Group
+	settling.Go(c.batch.Settle)
+	defer func() {
+		if settled := settling.Wait(); err == nil {
+			err = settled
+		}
+	}()
 	art = Artifact{Component: c.Name}
 	trees := make([]image.Tree, len(sources))
 	for i, s := range sources {
@@ -182,7 +186,7 @@ func (c *component) build(ctx context.Context) (art Artifact, err error) {
 	if art.Layers, err = c.layers(ctx, trees, sources, art.Root); err != nil {
 		return Artifact{}, err
 	}
-	if err := syncing.Wait(); err != nil {
+	if err := settling.Wait(); err != nil {
 		return Artifact{}, err
 	}
 	return art, c.finish(ctx, &art)

@@ -22,7 +22,7 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 	if b.Definition == "" {
 		b.Definition = def.Dir
 	}
-	old, err := ReadLockFile(b.Definition)
+	old, err := b.readLock()
 	if err != nil {
 		return false, err
 	}

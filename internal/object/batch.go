@@ -19,14 +19,14 @@ import (
 const fewObjects = 24
 
 // Batch stores many objects, and references to them, and makes them durable
-// together. Its methods are safe for concurrent use, except that nothing but Open
-// may run beside Commit or Discard.
+// together. Its methods are safe for concurrent use, except that nothing may run
+// beside Commit or Discard.
 type Batch struct {
 	s *Store
 
 	mu     sync.Mutex
 	staged map[digest.Digest]staged
-	fresh  map[string]bool // directories with objects that were there, but may not be durable yet
+	dirs   map[string]bool // directories with names that may not be durable yet
 	refs   []stagedRef
 }
 
@@ -35,7 +35,7 @@ type stagedRef struct{ path, temp string }
 
 // NewBatch starts a batch. Discard it when done, also after Commit.
 func (s *Store) NewBatch() *Batch {
-	return &Batch{s: s, staged: map[digest.Digest]staged{}, fresh: map[string]bool{}}
+	return &Batch{s: s, staged: map[digest.Digest]staged{}, dirs: map[string]bool{}}
 }
 
 // Put adds what r yields, as [Store.Put] does. It is not found in the store
@@ -113,7 +113,7 @@ func (b *Batch) add(st staged, err error) (digest.Digest, int64, error) {
 		b.staged[st.digest] = st
 	}
 	if path, err := b.s.File(st.digest); err == nil && st.fresh {
-		b.fresh[filepath.Dir(path)] = true
+		b.dirs[filepath.Dir(path)] = true
 	}
 	b.mu.Unlock()
 	if st.temp != "" && twice {
@@ -122,29 +122,12 @@ func (b *Batch) add(st staged, err error) (digest.Digest, int64, error) {
 	return st.digest, st.size, nil
 }
 
-// Sync makes the bytes of what was added so far durable, without giving it its
-// name, so that Commit has less to do. It is for use beside other work.
-func (b *Batch) Sync() error {
-	b.mu.Lock()
-	var some []staged
-	for _, st := range b.staged {
-		if !st.synced {
-			some = append(some, st)
-		}
-	}
-	b.mu.Unlock()
-	paths := make([]string, len(some))
-	for i, st := range some {
-		paths[i] = st.temp
-	}
-	if err := b.s.syncMany(paths); err != nil {
+// Settle makes the bytes of what was added so far durable and gives it its name, so
+// that Commit has less to do. It is for use beside other work. Without a Commit the
+// names may not survive the machine losing power.
+func (b *Batch) Settle() error {
+	if err := b.settle(nil); err != nil {
 		return storing(b.s.dir, "store objects", err)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, st := range some {
-		st.synced = true
-		b.staged[st.digest] = st
 	}
 	return nil
 }
@@ -179,29 +162,62 @@ func (b *Batch) discard() error {
 
 func (b *Batch) commit() error {
 	var temps []string
-	for _, st := range b.staged {
-		if !st.synced {
-			temps = append(temps, st.temp)
-		}
-	}
 	for _, r := range b.refs {
 		temps = append(temps, r.temp)
+	}
+	if err := b.settle(temps); err != nil {
+		return err
+	}
+	if err := b.s.syncMany(slices.Collect(maps.Keys(b.dirs))); err != nil {
+		return err
+	}
+	b.dirs = map[string]bool{}
+	dirs, err := b.nameRefs()
+	if err != nil {
+		return err
+	}
+	return b.s.syncMany(dirs)
+}
+
+// settle makes the staged files and others durable, and then gives the staged ones
+// their names.
+func (b *Batch) settle(others []string) error {
+	b.mu.Lock()
+	some := slices.Collect(maps.Values(b.staged))
+	b.mu.Unlock()
+	temps := others
+	for _, st := range some {
+		temps = append(temps, st.temp)
 	}
 	if err := b.s.syncMany(temps); err != nil {
 		return err
 	}
-	dirs, err := b.nameObjects()
+	for _, st := range some {
+		if err := b.name(st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// name gives a file whose bytes are durable the name of its object.
+func (b *Batch) name(st staged) error {
+	path, err := b.s.File(st.digest)
 	if err != nil {
 		return err
 	}
-	if err := b.s.syncMany(dirs); err != nil {
+	made, err := renameInto(st.temp, path)
+	if err != nil {
 		return err
 	}
-	b.fresh = map[string]bool{}
-	if dirs, err = b.nameRefs(); err != nil {
-		return err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.staged, st.digest)
+	b.dirs[filepath.Dir(path)] = true
+	if made {
+		b.dirs[b.s.Path()] = true
 	}
-	return b.s.syncMany(dirs)
+	return nil
 }
 
 // syncMany makes files and directories of the store durable.
@@ -212,31 +228,8 @@ func (s *Store) syncMany(paths []string) error {
 	return syncAll(paths)
 }
 
-// nameObjects gives the staged files their names and returns the directories that
-// are to be synced.
-func (b *Batch) nameObjects() ([]string, error) {
-	dirs := maps.Clone(b.fresh)
-	for d, st := range b.staged {
-		path, err := b.s.File(d)
-		if err != nil {
-			return nil, err
-		}
-		made, err := renameInto(st.temp, path)
-		if err != nil {
-			return nil, err
-		}
-		b.mu.Lock()
-		delete(b.staged, d)
-		b.mu.Unlock()
-		dirs[filepath.Dir(path)] = true
-		if made {
-			dirs[b.s.Path()] = true
-		}
-	}
-	return slices.Collect(maps.Keys(dirs)), nil
-}
-
-// nameRefs is nameObjects for the references.
+// nameRefs gives the references their names and returns the directories that are to
+// be synced.
 func (b *Batch) nameRefs() ([]string, error) {
 	dirs := map[string]bool{}
 	for len(b.refs) > 0 {

@@ -56,8 +56,8 @@ func storeForEver(dir string) error {
 			fmt.Println("put", round, i)
 		}
 		if round%2 == 1 {
-			fmt.Println("sync", round)
-			if err := b.Sync(); err != nil {
+			fmt.Println("settle", round)
+			if err := b.Settle(); err != nil {
 				return err
 			}
 		}
@@ -114,7 +114,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	stops := []string{"put 0 0", "put 1 40", "sync 1", "commit 0", "commit 1", "commit 2", "done 0"}
+	stops := []string{"put 0 0", "put 1 40", "settle 1", "commit 0", "commit 1", "commit 2", "done 0"}
 	for range 4 {
 		stops = append(stops, fmt.Sprintf("put %d %d", r.IntN(3), r.IntN(2*fewObjects)))
 	}

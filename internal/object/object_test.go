@@ -198,8 +198,8 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestBatchRefs shows that a reference comes with the objects of its batch, and
-// that these can be read before they have their names.
+// TestBatchRefs shows that a reference comes after the objects of its batch, that
+// these can be read before they have their names, and that Settle gives them names.
 func TestBatchRefs(t *testing.T) {
 	s := newStore(t)
 	old, err := s.PutBytes([]byte("old"))
@@ -209,35 +209,32 @@ func TestBatchRefs(t *testing.T) {
 	b := s.NewBatch()
 	defer b.Discard()
 	d, err := b.PutBytes([]byte("new"))
-	if err := errors.Join(err, b.SetRef("build", "a", d), b.Sync()); err != nil {
+	if err := errors.Join(err, b.SetRef("build", "a", d)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Ref("build", "a"); !errors.Is(err, fs.ErrNotExist) || s.Has(d) {
-		t.Errorf("before Commit: reference %v, object %v", err, s.Has(d))
-	}
-	read := func(d digest.Digest) string {
+	wantBatch := func(stage string, named, referred bool) {
 		t.Helper()
-		f, err := b.Open(d)
-		if err != nil {
-			t.Fatal(err)
+		_, refErr := s.Ref("build", "a")
+		if s.Has(d) != named || (refErr == nil) != referred {
+			t.Errorf("%s: the object is there: %v, want %v; the reference: %v, want it: %v", stage, s.Has(d), named, refErr, referred)
 		}
-		defer f.Close()
-		text, err := io.ReadAll(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	for range 2 {
-		if got := read(old) + " " + read(d); got != "old new" {
-			t.Errorf("the batch gives %q", got)
-		}
-		if err := b.Commit(); err != nil { // nothing the second time
-			t.Fatal(err)
+		for want, d := range map[string]digest.Digest{"old": old, "new": d} {
+			got, err := b.ReadAll(d, 10)
+			if err != nil || string(got) != want {
+				t.Errorf("%s: the batch gives %q, %v; want %q", stage, got, err, want)
+			}
 		}
 	}
-	if got, err := s.Ref("build", "a"); err != nil || got != d {
-		t.Errorf("after Commit: %v, %v", got, err)
+	wantBatch("added", false, false)
+	if err := b.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	wantBatch("settled", true, false)
+	for range 2 { // nothing the second time
+		if err := b.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		wantBatch("committed", true, true)
 	}
 	wantObjects(t, s, old, d)
 	wantNoTemps(t, s)

@@ -24,7 +24,6 @@ type staged struct {
 	size   int64
 	temp   string // temporary file; empty when the object is stored already
 	fresh  bool   // stored already, but so recently that its name may not be durable yet
-	synced bool   // the bytes of the temporary file are durable
 }
 
 // Put stores what r yields, at most limit bytes (a negative limit: any number),
