@@ -30,7 +30,7 @@ func TestGenerations(t *testing.T) {
 	x, y := a.serve(6379), b.serve(6379)
 	w.apply(redis(5, x))
 	w.apply(redis(5, x))
-	for name, table := range map[string]rollout.Table{"older": redis(4, y), "other content": redis(5, y)} {
+	for name, table := range map[string]rollout.Table{"older": redis(4, y), "older, the same content": redis(4, x), "other content": redis(5, y)} {
 		if f := fault.Of(w.Apply(t.Context(), production, table)); f == nil || f.Kind != fault.Conflict {
 			t.Errorf("%s: %v", name, f)
 		}
@@ -98,11 +98,23 @@ func TestGuards(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:7003")
 	must(t, err)
 	defer l.Close() //nolint:errcheck // a test's
+	knocked := make(chan struct{})
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			close(knocked)
+			_ = c.Close()
+		}
+	}()
 	b.loopbackOutside()
-	if _, _, _, err := b.dial("127.0.0.1:7003", time.Second); err == nil {
+	_, _, _, err = b.dial("127.0.0.1:7003", time.Second)
+	t.Log("to the host's loopback:", err)
+	select {
+	case <-knocked:
 		t.Error("an instance reaches the host's loopback")
+	default:
 	}
 	out.route(subnet, netip.MustParseAddr("192.0.2.1"))
+	a.route(netip.MustParsePrefix("192.0.2.0/24"), subnet.Addr().Next())
 	if _, _, _, err := out.dial(a.addr.String()+":6379", time.Second); err == nil {
 		t.Error("a neighbour reaches an instance by its own address")
 	}

@@ -69,10 +69,9 @@ func within(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
 	}
 }
 
-// own matches an address that is one of the host's.
-func own(e expr.Fib) []expr.Any {
-	e.Register, e.ResultADDRTYPE = r0, true
-	return []expr.Any{&e, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
+// toHost matches packets to an address that is one of the host's.
+func toHost() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: r0, FlagDADDR: true, ResultADDRTYPE: true}, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
 }
 
 // redirected matches packets of connections whose target was changed.

@@ -55,8 +55,7 @@ func (r *ruleset) chain(b *batch, name string, kind nftables.ChainType, hook *nf
 
 // addGuards keeps what the host's settings would let through for our sake: the bridge
 // forwards, so instances could send to the world; it routes loopback addresses, so they
-// could send to the host's own; links that were opened would forward for anybody. And nobody
-// shall be told that a service's address is on the bridge.
+// could send to the host's own; links that were opened would forward for anybody.
 func (r *ruleset) addGuards(b *batch) {
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	r.chain(b, "guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw,
@@ -70,21 +69,14 @@ func (r *ruleset) addGuards(b *batch) {
 		match(from(r.bridge), verdict(expr.VerdictDrop)),
 		match([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: r0}}, isIn(r.opened), verdict(expr.VerdictDrop)),
 	)
-	r.chain(b, "redirects", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter,
-		match(to(r.bridge), []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r0}, equal([]byte{unix.IPPROTO_ICMP}),
-			&expr.Payload{DestRegister: r0, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, equal([]byte{5}), // redirect
-		}, verdict(expr.VerdictDrop)),
-	)
 }
 
-// addTranslation sends new connections to their service's chain. What an instance is
-// asked from comes from an address that it can answer to: the bridge is, for programs on
-// the host; others stand behind an address of the upper half, each client behind one, so that
-// their ports do not collide. Programs on the host that use a service's own address have it
-// as their source too and need nothing.
+// addTranslation sends new connections to their service's chain. An instance is asked from
+// an address that it can answer to: one of the upper half, the same one for each client, so that
+// the ports of clients do not collide. Programs on the host that use a service's own address
+// have it as their source too and need nothing.
 func (r *ruleset) addTranslation(b *batch) {
-	anywhere := match(tcp(), within(targetAddr, r.lower, expr.CmpOpNeq), own(expr.Fib{FlagDADDR: true}),
+	anywhere := match(tcp(), within(targetAddr, r.lower, expr.CmpOpNeq), toHost(),
 		[]expr.Any{loadPort(targetPort, r0)}, choose(r.ports))
 	r.chain(b, "arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
 		match(from(r.bridge), tcp(), loadTarget(), choose(r.services)),
@@ -102,7 +94,6 @@ func (r *ruleset) addTranslation(b *batch) {
 	first, last := addressAt(r.upper, 1), addressAt(r.upper, 1<<(32-r.upper.Bits())-2)
 	r.chain(b, "leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 		match(to(r.bridge), redirected(), within(sourceAddr, r.lower, expr.CmpOpEq), verdict(expr.VerdictAccept)),
-		match(to(r.bridge), redirected(), own(expr.Fib{FlagSADDR: true}), []expr.Any{&expr.Masq{}}),
 		match(to(r.bridge), redirected(), []expr.Any{
 			&expr.Immediate{Register: r0, Data: first.AsSlice()},
 			&expr.Immediate{Register: r0 + 1, Data: last.AsSlice()},

@@ -33,7 +33,7 @@ func Support() []Check {
 func checkRules() Check {
 	c := Check{
 		Name: "tcp services", OK: true, Detail: "the kernel's packet filter translates addresses by maps and rejects with resets",
-		Fix: "run the server as root, on a kernel with nf_tables and its parts nat, masq, numgen, fib, reject and ct, version 6.12 or newer",
+		Fix: "run the server as root, on a kernel with nf_tables and its parts nat, numgen, fib, reject and ct, version 6.12 or newer",
 	}
 	if err := inNamespace(tryRules); err != nil {
 		c.OK, c.Detail = false, fmt.Sprintf("services with a tcp route cannot be served: %v", err)
