@@ -111,7 +111,7 @@ func (r *Router) cutOverdue() {
 	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	for _, text := range r.book.Routed {
 		key := parseKey(text)
-		env, err := rules.read(key)
+		env, err := r.read(rules, key)
 		if err == nil {
 			due := map[netip.AddrPort]member{}
 			for at, m := range env.members {
@@ -157,14 +157,11 @@ func (r *Router) cutNow(rules *ruleset, env string, was environment, due map[net
 		if n > 0 {
 			r.cfg.Log.Warn("drain time is over, connections cut", "env", env, "backend", m.id, "connections", n)
 		}
-		next[at] = member{id: m.id, over: true, cut: n, till: r.cfg.Now()}
+		next[at] = member{id: m.id, over: true, cut: n, till: r.cfg.Now().UTC().Round(0)}
 	}
-	b, err := rules.kernel.begin()
-	if err != nil {
-		return was.members, err
-	}
-	rules.noteMembers(b, parseKey(env), was.members, next)
-	return next, b.commit()
+	is := was
+	is.members = next
+	return next, r.noteMembers(rules, parseKey(env), was, is)
 }
 
 // schedule sets the timer for the environment's next cut, if it comes before the one that is set.

@@ -37,7 +37,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for n := range int64(100) {
+	for n := range int64(300) {
 		next, place := x, a
 		if n%2 == 0 {
 			next, place = y, b
@@ -49,7 +49,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	all.Wait()
-	t.Logf("100 switches, %d connections, %d failed, the slowest took %v", asked.Load(), failed.Load(), time.Duration(slowest.Load()))
+	t.Logf("300 switches, %d connections, %d failed, the slowest took %v", asked.Load(), failed.Load(), time.Duration(slowest.Load()))
 	w.down(1000, production)
 }
 
@@ -161,4 +161,38 @@ func TestKilledServer(t *testing.T) {
 	w.apply(redis(2, y))
 	w.apply(redis(3, x))
 	w.down(4, production)
+}
+
+// TestKilledAmidChange: the server dies after the routes changed, before it noted who leaves.
+func TestKilledAmidChange(t *testing.T) {
+	w := newWorld(t)
+	a, b, c := w.instance(2), w.instance(3), w.instance(4)
+	x, y, rests := a.serve(6379), b.serve(6379), c.serve(6379)
+	rests.Weight = 0
+	table := redis(1, x)
+	table.Services[0].Drain = 300 * time.Millisecond
+	w.apply(table)
+	w.Router.mu.Lock()
+	rules := newRuleset(&w.kernel, w.table, bridge, w.book)
+	before, err := rules.read(production)
+	must(t, err)
+	w.Router.mu.Unlock()
+	w.apply(redis(2, y, rests))
+	w.Router.mu.Lock()
+	after, err := rules.read(production)
+	must(t, err)
+	amid := environment{stamp: after.stamp, services: after.services, members: arriving(before, after)}
+	must(t, w.noteMembers(rules, production, after, amid)) // as it was in that moment
+	w.Router.mu.Unlock()
+	w.reopen()
+	after, err = newRuleset(&w.kernel, w.table, bridge, w.book).read(production)
+	must(t, err)
+	for id, leaves := range map[string]bool{x.ID: true, y.ID: false, rests.ID: false} {
+		for _, m := range after.members {
+			if m.id == id && m.till.IsZero() == leaves {
+				t.Errorf("%s, leaving %v", m, leaves)
+			}
+		}
+	}
+	w.down(3, production)
 }

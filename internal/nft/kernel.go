@@ -76,22 +76,37 @@ func (r *ruleset) register(key rollout.Key) *nftables.Set {
 	return &nftables.Set{Table: r.table, Name: registerName(key), KeyType: socketKey, Concatenation: true}
 }
 
-// note writes the register of an environment, in place of prev.
-func (r *ruleset) note(b *batch, key rollout.Key, prev, next environment) {
-	c := &nftables.Chain{Table: r.table, Name: registerName(key)}
-	if prev.stamp == (stamp{}) {
-		b.AddChain(c)
-		b.addSet(r.register(key), nil)
-	} else {
-		b.FlushChain(c)
+// inForce gives the backends that get new connections.
+func (r *ruleset) inForce(key rollout.Key, services []placed) (map[netip.AddrPort]bool, error) {
+	out := map[netip.AddrPort]bool{}
+	for _, p := range services {
+		err := r.kernel.ask(func(conn *nftables.Conn) error {
+			elements, err := conn.GetSetElements(r.backends(chainName(key, p.name), p.turn, true))
+			for _, e := range elements {
+				if at, ok := parseSocket(e.Val); ok {
+					out[at] = true
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
+	return out, nil
+}
+
+// note writes the generation and the services into the register.
+func (r *ruleset) note(b *batch, key rollout.Key, next environment) {
+	c := &nftables.Chain{Table: r.table, Name: registerName(key)}
+	b.FlushChain(c)
 	b.comment(c, next.stamp.String())
 	for _, p := range next.services {
 		b.comment(c, p.String())
 	}
-	r.noteMembers(b, key, prev.members, next.members)
 }
 
+// noteMembers writes what became of backends.
 func (r *ruleset) noteMembers(b *batch, key rollout.Key, prev, next map[netip.AddrPort]member) {
 	var gone, fresh []nftables.SetElement
 	for at, m := range prev {

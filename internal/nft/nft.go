@@ -33,8 +33,9 @@ type Router struct {
 	mu     sync.Mutex
 	kernel kernel
 	book   *addresses
-	timer  *time.Timer // of the next cut
-	wake   time.Time   // when that is; zero: never
+	known  map[rollout.Key]environment // as this process wrote it; it holds as long as the kernel has its stamp
+	timer  *time.Timer                 // of the next cut
+	wake   time.Time                   // when that is; zero: never
 	ended  bool
 	took   time.Duration // by the last change of routes, from its first byte to the kernel's acknowledgement
 }
@@ -53,9 +54,10 @@ func New(cfg Config) (*Router, error) {
 		return nil, err
 	}
 	_, name, _ := strings.Cut(cfg.Bridge, "-")
-	r := &Router{cfg: cfg, book: book, table: &nftables.Table{Name: "ashlar-" + name, Family: nftables.TableFamilyIPv4}}
+	r := &Router{cfg: cfg, book: book, known: map[rollout.Key]environment{}, table: &nftables.Table{Name: "ashlar-" + name, Family: nftables.TableFamilyIPv4}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.repairAll()
 	r.cutOverdue()
 	return r, nil
 }
@@ -134,7 +136,7 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 		return err
 	}
 	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
-	prev, err := rules.read(key)
+	prev, err := r.read(rules, key)
 	if err != nil {
 		return unable("read the kernel's routes", err)
 	}
@@ -142,7 +144,7 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if known, err := inForce(key, prev.stamp, next); err != nil {
 		return err
 	} else if known {
-		return r.adjust(rules, key, prev)
+		return errors.Join(r.repair(rules, key, prev), r.adjust(rules, key, prev))
 	}
 	if err := r.refuseTaken(rules, key, prev, services); err != nil {
 		return err
@@ -191,59 +193,6 @@ func inForce(key rollout.Key, have, want stamp) (known bool, err error) {
 	return true, nil
 }
 
-// replace commits the environment's new rules. What did not change is not touched.
-func (r *Router) replace(rules *ruleset, key rollout.Key, prev environment, to stamp, services []service) (environment, error) {
-	next := environment{stamp: to, members: succeed(prev.members, services, r.cfg.Now())}
-	there, err := rules.present()
-	if err != nil {
-		return next, unable("read the kernel's tables", err)
-	}
-	b, err := rules.kernel.begin()
-	if err != nil {
-		return next, unable("talk to the kernel", err)
-	}
-	if !there {
-		rules.add(b)
-	}
-	next.services = r.rewrite(b, rules, key, prev, services)
-	rules.note(b, key, prev, next)
-	began := r.cfg.Now()
-	if err := b.commit(); err != nil {
-		return next, unable("change the kernel's routes", err)
-	}
-	r.took = r.cfg.Now().Sub(began)
-	return next, nil
-}
-
-// rewrite turns the services of prev into those that are wanted.
-func (r *Router) rewrite(b *batch, rules *ruleset, key rollout.Key, prev environment, services []service) []placed {
-	var out []placed
-	for _, was := range prev.services {
-		if i := slices.IndexFunc(services, func(s service) bool { return s.name == was.name && s.at == was.at }); i < 0 {
-			rules.removeService(b, key, was)
-		}
-	}
-	for _, s := range services {
-		p := placed{name: s.name, at: s.at, listen: s.listen, turn: "a", waits: s.waits(), digest: s.digest}
-		was, known := prev.service(s.name)
-		switch {
-		case !known || was.at != s.at:
-			rules.addService(b, key, p, s)
-		case was.digest == s.digest:
-			p = was
-		default:
-			p.turn = was.next()
-			rules.changeService(b, key, was, p, s)
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-func unable(what string, err error) error {
-	return fault.New(fault.Unavailable, "%s: %w", what, err).Mend("see whether this host can route TCP services:  ashlar doctor")
-}
-
 // Status reports what the kernel has, see engine.Router. An environment without
 // anything in the kernel has generation 0.
 func (r *Router) Status(ctx context.Context, key rollout.Key) (rollout.RouterStatus, error) {
@@ -255,7 +204,7 @@ func (r *Router) Status(ctx context.Context, key rollout.Key) (rollout.RouterSta
 	}
 	r.cutOverdue()
 	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
-	env, err := rules.read(key)
+	env, err := r.read(rules, key)
 	if err != nil {
 		return s, unable("read the kernel's routes", err)
 	}
@@ -311,6 +260,7 @@ func (r *Router) forget(rules *ruleset, key rollout.Key, env environment) error 
 	if err := b.commit(); err != nil {
 		return unable("change the kernel's routes", err)
 	}
+	delete(r.known, key)
 	return r.book.route(key, false)
 }
 
@@ -330,7 +280,7 @@ func (r *Router) Close(ctx context.Context) error {
 	rules := newRuleset(&r.kernel, r.table, r.cfg.Bridge, r.book)
 	for _, text := range slices.Clone(r.book.Routed) {
 		key := parseKey(text)
-		env, err := rules.read(key)
+		env, err := r.read(rules, key)
 		if err == nil && env.stamp != (stamp{}) {
 			err = r.finish(rules, key, env)
 		}
@@ -375,4 +325,8 @@ func (r *Router) tearDown(rules *ruleset) error {
 func parseKey(text string) rollout.Key {
 	app, env := filepath.Split(text)
 	return rollout.Key{App: strings.TrimSuffix(app, "/"), Env: env}
+}
+
+func unable(what string, err error) error {
+	return fault.New(fault.Unavailable, "%s: %w", what, err).Mend("see whether this host can route TCP services:  ashlar doctor")
 }

@@ -47,6 +47,7 @@ func (p placed) String() string {
 type member struct {
 	id    string
 	drain time.Duration // when it leaves
+	rests bool          // it has weight 0
 	till  time.Time     // it left and has time until then; zero: it did not leave
 	cut   int           // connections cut when that was over; till is then when they were
 	over  bool          // it left, and its time is over
@@ -58,6 +59,9 @@ func (m member) String() string {
 		return m.id + " cut " + strconv.Itoa(m.cut) + " " + m.till.Format(time.RFC3339Nano)
 	case !m.till.IsZero():
 		return m.id + " leaves " + m.drain.String() + " " + m.till.Format(time.RFC3339Nano)
+	}
+	if m.rests {
+		return m.id + " rests " + m.drain.String()
 	}
 	return m.id + " serves " + m.drain.String()
 }
@@ -97,7 +101,8 @@ func parseMember(text string) (m member, ok bool) {
 	m.id = f[0]
 	var err error
 	switch {
-	case f[1] == "serves" && len(f) == 3:
+	case (f[1] == "serves" || f[1] == "rests") && len(f) == 3:
+		m.rests = f[1] == "rests"
 		m.drain, err = time.ParseDuration(f[2])
 		return m, err == nil
 	case f[1] == "leaves" && len(f) == 4:
@@ -126,13 +131,13 @@ func succeed(prev map[netip.AddrPort]member, services []service, now time.Time) 
 		case m.over && now.Sub(m.till) > remembered:
 			continue
 		case m.till.IsZero():
-			m.till = now.Add(m.drain)
+			m.till, m.rests = now.Add(m.drain), false
 		}
 		next[at] = m
 	}
 	for _, s := range services {
 		for _, b := range s.backends {
-			next[b.at] = member{id: b.id, drain: s.drain}
+			next[b.at] = member{id: b.id, drain: s.drain, rests: b.weight == 0}
 		}
 	}
 	return next

@@ -10,6 +10,7 @@ func FuzzRegister(f *testing.F) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
 	for _, m := range []member{
 		{id: "shop-production-redis-1", drain: time.Minute},
+		{id: "shop-production-redis-4", drain: time.Minute, rests: true},
 		{id: "shop-production-redis-2", drain: 1500 * time.Millisecond, till: now},
 		{id: "shop-production-redis-3", till: now, over: true, cut: 7},
 	} {
@@ -53,7 +54,7 @@ func TestSucceed(t *testing.T) {
 		at(1): {id: "stays", drain: time.Hour},
 		at(2): {id: "leaves", drain: time.Minute, till: now.Add(time.Minute)},
 		at(3): prev[at(3)],
-		at(4): {id: "comes back", drain: time.Hour},
+		at(4): {id: "comes back", drain: time.Hour, rests: true},
 		at(5): prev[at(5)],
 		at(7): {id: "new", drain: time.Hour},
 	}
