@@ -274,6 +274,25 @@ func (p *place) loopbackOutside() {
 	p.route(netip.MustParsePrefix("127.0.0.0/8"), subnet.Addr().Next())
 }
 
+// hears says whether a datagram to an address of the place gets there from another one.
+func (p *place) hears(to string, from *place) bool {
+	p.w.t.Helper()
+	var in net.PacketConn
+	must(p.w.t, p.run(func() (err error) { in, err = net.ListenPacket("udp4", to); return err }))
+	defer in.Close() //nolint:errcheck // a test's
+	must(p.w.t, from.run(func() error {
+		c, err := net.Dial("udp4", to)
+		if err != nil {
+			return err
+		}
+		_, err = c.Write([]byte("hello"))
+		return errors.Join(err, c.Close())
+	}))
+	must(p.w.t, in.SetReadDeadline(time.Now().Add(300*time.Millisecond)))
+	n, _, err := in.ReadFrom(make([]byte, 16))
+	return n == 5 && err == nil
+}
+
 type closer func() error
 
 func (c closer) Close() error { return c() }
