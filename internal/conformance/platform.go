@@ -62,6 +62,7 @@ func Platform(t *testing.T, newWorld func(t *testing.T) PlatformWorld) {
 		{"without a health check it is ready as soon as it runs", testPlain},
 		{"starting what is there changes nothing", testStartTwice},
 		{"a program that ends at once is reported with status and output", testExits},
+		{"what has ended is told until it is removed, to a new observer too", testJob},
 		{"a probe that fails is told in words", testSick},
 		{"stop lets a program end", testStop},
 		{"stop ends a program that does not want to", testStubborn},
@@ -206,6 +207,24 @@ func testExits(t *testing.T, s *suite) {
 	s.must(s.world.Platform.Stop(t.Context(), in.ID))
 	if again, _ := s.find(in.ID); again.Phase != rollout.Exited {
 		t.Errorf("stopping what has ended made it %s", again.Phase)
+	}
+}
+
+// testJob is what the job of a hook relies on: it ends by itself, and how it ended is
+// known until somebody has taken note and removes it.
+func testJob(t *testing.T, s *suite) {
+	in, what := s.order(Exits)
+	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what))
+	before := s.untilPhase(in.ID, rollout.Exited)
+	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what)) // a lost reply: it is not run twice
+	s.world.Platform = s.world.Reopen(t)
+	after := s.untilPhase(in.ID, rollout.Exited)
+	if before.Exit == nil || after.Exit == nil || after.Exit.Code != before.Exit.Code || !after.Exit.At.Equal(before.Exit.At) || !slices.Equal(after.Tail, before.Tail) {
+		t.Errorf("it was told as %+v %q, and then as %+v %q", before.Exit, before.Tail, after.Exit, after.Tail)
+	}
+	s.must(s.world.Platform.Remove(t.Context(), in.ID))
+	if _, there := s.find(in.ID); there {
+		t.Error("it is told after it was removed")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -43,6 +44,20 @@ func TestExecProbeThatHangs(t *testing.T) {
 	if o.Phase != rollout.Starting || !strings.Contains(o.Probe, "did not end within 200ms") {
 		t.Errorf("%s, the probe says %q", o.Phase, o.Probe)
 	}
+}
+
+// A shim that is killed amid a probe takes the twin with it; newWorld sees that nothing
+// of either is left on the host.
+func TestShimKilledAmidAnExecProbe(t *testing.T) {
+	w := newWorld(t, withSecrets)
+	w.start("flaps", spec("flaps", probedBy("/bin/guest", "hangs"), func(s *release.Spec) { s.Health.TimeoutMS = 60_000 }))
+	for deadline := time.Now().Add(20 * time.Second); !busy(w.twinCgroup("flaps")); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("there is no twin")
+		}
+	}
+	w.kill(w.shimPID("flaps"))
+	w.untilPhase("flaps", rollout.Exited)
 }
 
 func ask(t *testing.T, url string) {
