@@ -98,7 +98,7 @@ func FuzzSchema(f *testing.F) {
 		}
 		f.Add(src)
 	}
-	for _, value := range []string{"x", "1", "1.0", "1.5", "-3", "1e40", "0x1f", "18446744073709551615", "true", "null", `"a\0b"`, "[]", "[a, a]", "[1, 1.0]", "{}", "{a: b}", "{'': x}"} {
+	for _, value := range []string{"x", "0", "1", "1.0", "1.5", "-3", "1e40", "0x1f", "18446744073709551615", "true", "null", `"a\0b"`, "[]", "[a, a]", "[1, 1.0]", "{}", "{a: b}", "{'': x}"} {
 		for _, key := range []string{"command", "user", "port", "env", "files", "health", "resources", "stop", "tmpfs", "capabilities", "replicas", "unheard"} {
 			f.Add([]byte("app: a\ncomponents: {web: {build: [{go: {package: ./x}}], run: {" + key + ": " + value + "}, route: " + value + "}}\nenvironments: {p: " + value + "}\n"))
 		}
