@@ -12,7 +12,7 @@ TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman
 
 export GOFLAGS
 
-.PHONY: help up down build test lint cosign bench simulate
+.PHONY: help up down build test lint bench soak
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,16 +43,15 @@ lint: ## gofmt, vet, staticcheck, and the list of linked modules
 	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar ./cmd/ashlar-shim ./cmd/ashlar-witness \
 		| sed '/^$$/d' | LC_ALL=C sort -u | { grep '^#' deps.txt; cat; } | diff deps.txt -
 
-cosign: build ## build the official cosign, once (6 minutes), and have it judge what Ashlar signs
-	@scripts/need iproute2
-	test -x $(BIN)/cosign || (cd tools/cosign && go build -ldflags "-s -w" -o $(BIN)/cosign github.com/sigstore/cosign/v3/cmd/cosign)
-	cd tools/cosign && go vet . && go test -count=1 -exec "unshare -n" .
-
 bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells
 	@scripts/need $(TEST_PACKAGES) $(PEER_PACKAGES)
 	@scripts/unpack haproxy usr/sbin/haproxy $(BIN)/haproxy
 	@scripts/unpack nginx usr/sbin/nginx $(BIN)/nginx
 	go run ./bench -ashlar $(BIN)/ashlar
 
-simulate: ## play 20,000 seeds of the simulator
-	go run ./cmd/ashlar simulate --seeds 20000
+soak: build ## the slow suites: 100,000 simulated seeds, 200 changes under kills and load, the official cosign (built once)
+	@scripts/need $(TEST_PACKAGES) iproute2
+	$(BIN)/ashlar simulate --seeds 100000
+	go test -timeout 60m ./test -run TestStrategiesUnderKills -deploys 200
+	test -x $(BIN)/cosign || (cd tools/cosign && go build -ldflags "-s -w" -o $(BIN)/cosign github.com/sigstore/cosign/v3/cmd/cosign)
+	cd tools/cosign && go vet . && go test -count=1 -exec "unshare -n" .

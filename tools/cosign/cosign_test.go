@@ -1,6 +1,6 @@
 // Package cosign_test asks the official cosign what it makes of statements that Ashlar
 // signed: accepted with nothing but a key and our trusted root, and refused once
-// anything is changed. `make cosign` builds cosign and runs it, as root, in a network
+// anything is changed. `make soak` builds cosign and runs it, as root, in a network
 // namespace of its own, so that nothing can be asked of anybody.
 package cosign_test
 
@@ -42,7 +42,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	links, err := net.Interfaces()
 	if err != nil || len(links) != 1 {
-		t.Fatalf("the test does not run in an empty network namespace: %v, %v; run it with  make cosign", links, err)
+		t.Fatalf("the test does not run in an empty network namespace: %v, %v; run it with  make soak", links, err)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

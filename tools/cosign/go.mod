@@ -1,5 +1,5 @@
 // The official cosign, by which the tests of what Ashlar signs are judged: a module of
-// its own, so that nothing of it is in ours. `make cosign` builds it.
+// its own, so that nothing of it is in ours. `make soak` builds it.
 module github.com/ashlar-infra/ashlar/tools/cosign
 
 go 1.26.0
