@@ -34,6 +34,10 @@ func TestFailures(t *testing.T) {
 			words: []string{"did not become ready within 1s", "/healthz: answered 503 Service Unavailable: no database yet", "| waiting for the database"},
 		},
 		{
+			name: "its health check streams for ever", old: "http: /healthz, interval", new: `http: "/slow?n=1000000&every=10", timeout: 300ms, interval`, atLeast: time.Second,
+			words: []string{"did not become ready within 1s", "answered 200 OK, but its body did not end"},
+		},
+		{
 			name: "ignores SIGTERM", old: "serves]", new: "stubborn]", atLeast: 1500 * time.Millisecond,
 			words: []string{"did not become ready within 1s"},
 		},

@@ -241,7 +241,7 @@ func (i *instance) observed() rollout.Observed {
 	case i.health != nil:
 		o.Phase, o.Probe = i.health.now()
 	}
-	if o.Tail == nil && (o.Probe != "" || o.Phase == rollout.Exited) {
+	if o.Tail == nil && (o.Probe != "" || o.Phase == rollout.Exited || i.meta.Instance.Hook != "") {
 		o.Tail = lastLines(i.platform.logFile(i.meta.Key, i.meta.Instance.ID), observedLines)
 	}
 	return o

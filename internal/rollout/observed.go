@@ -32,7 +32,7 @@ type Observed struct {
 	StartedAt time.Time     `json:"startedAt"`
 	Probe     string        `json:"probe,omitempty"` // last probe failure, in words
 	Exit      *Exit         `json:"exit,omitempty"`  // with Exited
-	Tail      []string      `json:"tail,omitempty"`  // last output lines, with Exited and on a probe failure
+	Tail      []string      `json:"tail,omitempty"`  // last output lines: with Exited, on a probe failure, and of a hook or job
 }
 
 // Exit is how a program ended.

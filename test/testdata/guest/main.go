@@ -193,7 +193,9 @@ func fail() {
 func hang() {
 	fmt.Println("waiting for a lock")
 	signal.Ignore(syscall.SIGTERM)
-	select {}
+	for {
+		<-time.After(time.Hour)
+	}
 }
 
 // sick runs and never becomes healthy.
