@@ -123,10 +123,11 @@ func (h *host) kernelRoutes() []string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	var routes []netlink.Route
+	h.await("the kernel's routes, whole", func() (err error) {
+		routes, err = netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		return err
+	})
 	first, _, _ := strings.Cut(stored.Block, "/")
 	for _, r := range routes {
 		if r.Dst != nil && r.Dst.IP.String() == first {

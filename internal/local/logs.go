@@ -258,12 +258,20 @@ func (t *tail) files() []string {
 
 // oldest opens the first file; nil if there is none yet.
 func (t *tail) oldest() (*os.File, error) {
-	files := t.files()
-	f, err := os.Open(files[len(files)-1])
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	for {
+		files := t.files()
+		f, err := os.Open(files[len(files)-1])
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil || len(t.files()) == len(files) {
+			return f, err
+		}
+		// A rotation came in between: what was opened may have an older one before it.
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
 	}
-	return f, err
 }
 
 // successor opens the file after the one being read; nil if that is the newest. If
@@ -273,18 +281,29 @@ func (t *tail) successor() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := t.files()
-	for n, name := range files {
-		info, err := os.Stat(name)
-		if err != nil || !os.SameFile(own, info) {
-			continue
+	for {
+		files := t.files()
+		n := slices.IndexFunc(files, func(name string) bool { return isFile(name, own) })
+		if n < 0 {
+			return t.oldest()
 		}
 		if n == 0 {
 			return nil, nil
 		}
-		return os.Open(files[n-1])
+		next, err := os.Open(files[n-1])
+		if err != nil || isFile(files[n], own) {
+			return next, err
+		}
+		// A rotation came in between: what was opened may be the one after the next.
+		if err := next.Close(); err != nil {
+			return nil, err
+		}
 	}
-	return t.oldest()
+}
+
+func isFile(name string, f os.FileInfo) bool {
+	info, err := os.Stat(name)
+	return err == nil && os.SameFile(f, info)
 }
 
 func (t *tail) close() {

@@ -202,14 +202,14 @@ func hostPrefixes(except string) ([]netip.Prefix, error) {
 			out = append(out, netip.PrefixFrom(addr, ones).Masked())
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range addrs {
 		add(a.LinkIndex, a.IPNet)
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	for _, r := range routes {
 		add(r.LinkIndex, r.Dst)
 	}
@@ -276,3 +276,17 @@ func lockHost() (unlock func(), err error) {
 	}
 	return func() { _ = f.Close() }, nil // closing unlocks
 }
+
+// dump lists what the kernel has, again if it changed meanwhile: on a host where links
+// come and go, one listing may be cut in two by a change (NLM_F_DUMP_INTR, netlink(7)).
+func dump[T any](list func() ([]T, error)) (all []T, err error) {
+	for range dumps {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
+// dumps is how often a listing is tried.
+const dumps = 20

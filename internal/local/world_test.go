@@ -229,7 +229,7 @@ func hostState(t *testing.T, runDir, mark string) []string {
 
 func links(t *testing.T, mark string) []string {
 	t.Helper()
-	all, err := netlink.LinkList()
+	all, err := dump(netlink.LinkList)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,12 +69,14 @@ func usedPrefixes(own netip.Prefix) ([]netip.Prefix, error) {
 			out = append(out, p)
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	for _, a := range addrs {
 		add(a.IPNet)
 	}
 	for _, table := range []int{unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
-		routes, e := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		routes, e := dump(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		})
 		err = errors.Join(err, e)
 		for _, r := range routes {
 			if r.Type != unix.RTN_BROADCAST {
@@ -137,7 +139,7 @@ func outerLinks(listens []netip.AddrPort, bridge string) ([]string, error) {
 		return nil, nil
 	}
 	kin, _, _ := strings.Cut(bridge, "-")
-	links, err := netlink.LinkList()
+	links, err := dump(netlink.LinkList)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "list the host's network links: %w", err)
 	}
@@ -145,7 +147,7 @@ func outerLinks(listens []netip.AddrPort, bridge string) ([]string, error) {
 		if l.Attrs().Flags&net.FlagLoopback != 0 || strings.HasPrefix(l.Attrs().Name, kin+"-") {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 		if err != nil {
 			return nil, fault.New(fault.Unavailable, "list the host's addresses: %w", err)
 		}
@@ -167,3 +169,17 @@ func reaches(addrs []netlink.Addr, listens []netip.AddrPort) bool {
 	}
 	return false
 }
+
+// dump lists what the kernel has, again if it changed meanwhile: on a host where links
+// come and go, one listing may be cut in two by a change (NLM_F_DUMP_INTR, netlink(7)).
+func dump[T any](list func() ([]T, error)) (all []T, err error) {
+	for range dumps {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
+// dumps is how often a listing is tried.
+const dumps = 20

@@ -150,7 +150,7 @@ func (w *world) host() string {
 	used, err := usedPrefixes(netip.Prefix{})
 	must(w.t, err)
 	fmt.Fprintln(&b, "addresses", used)
-	links, err := netlink.LinkList()
+	links, err := dump(netlink.LinkList)
 	must(w.t, err)
 	for _, l := range links {
 		forwards, _ := readSetting(l.Attrs().Name, "forwarding")
