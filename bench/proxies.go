@@ -131,7 +131,7 @@ func (p *proxies) startRouter(ctx context.Context) (*router.Client, error) {
 	if err := p.start(ctx, p.ashlar, "router", "--run", run); err != nil {
 		return nil, err
 	}
-	addr, err := freeAddress()
+	addr, err := load.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (p *proxies) startPeer(ctx context.Context, name, args, config string) erro
 		one.skip = "not here: make bench unpacks it"
 		return nil //nolint:nilerr // it is there to be compared with, no more
 	}
-	addr, err := freeAddress()
+	addr, err := load.FreeAddr()
 	if err != nil {
 		return err
 	}
@@ -235,14 +235,6 @@ func (p *proxies) end() {
 	}
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 // until asks again until it works.
 func until(what func() error) error {
 	for end := time.Now().Add(proxyStarted); ; time.Sleep(10 * time.Millisecond) {
@@ -256,7 +248,7 @@ func until(what func() error) error {
 // socket, checked, saved, in force, acknowledged.
 func (p *proxies) timeSwitches(ctx context.Context, client *router.Client) error {
 	key := rollout.Key{App: "bench", Env: "switch"}
-	addr, err := freeAddress()
+	addr, err := load.FreeAddr()
 	if err != nil {
 		return err
 	}

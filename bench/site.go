@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ashlar-infra/ashlar/internal/load"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
@@ -177,11 +178,12 @@ func (s *site) down() error {
 
 // freePort finds a port that nobody listens on.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := load.FreeAddr()
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	at, err := netip.ParseAddrPort(addr)
+	return int(at.Port()), err
 }
 
 // edit replaces what must be in a file.

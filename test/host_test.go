@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
+	"github.com/ashlar-infra/ashlar/internal/load"
 )
 
 // patience is how long the suite waits for what should take a moment.
@@ -252,12 +252,11 @@ func (h *host) abort() {
 // freeAddress is an address of the loopback that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := load.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // lines splits output.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ashlar-infra/ashlar/internal/load"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
@@ -134,12 +135,11 @@ func mustURL(t testing.TB, s string) *url.URL {
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := load.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // instance starts a backend program.
