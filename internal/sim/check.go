@@ -24,7 +24,12 @@ func (w *world) checkCapacity(s rollout.State) {
 		have := w.capacity(c.Name)
 		need := w.promised(s, c)
 		if have >= most(s, c) {
-			w.debt[name], w.whole[c.Name] = 0, true
+			w.whole[c.Name] = true
+			// A table that was ordered when a fault had taken an instance may still be under
+			// way, and take out what has recovered since: until it is in force nothing is made up for.
+			if w.tables[theKey].Generation == s.Table.Generation {
+				w.debt[name] = 0
+			}
 		}
 		if have < need-w.debt[name] {
 			w.violate("I3", "%s: %d instances answer, %d are promised, faults took %d", c.Name, have, need, w.debt[name])
