@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 // flow is a connection through a service, as connection tracking has it.
@@ -41,6 +43,39 @@ func (c flow) underWay() bool {
 		return true
 	}
 	return false
+}
+
+// count is what a listing of connections found.
+type count struct {
+	flows flows
+	at    time.Time
+	took  time.Duration
+}
+
+// The kernel can only list all of the host's connections. Where they are many that takes
+// long, and a rollout asks often: an answer holds for so many times as long as it took,
+// so that asking takes a tenth of the time at most. Since a backend that has left gets no new
+// connection, an older count of it is never too small.
+const (
+	countHolds = 10
+	countMost  = 2 * time.Second
+)
+
+// countFlows is listFlows for Status.
+func (r *Router) countFlows(key rollout.Key, members map[netip.AddrPort]member) (flows, error) {
+	if c, ok := r.counts[key]; ok && time.Since(c.at) < min(countHolds*c.took, countMost) {
+		return c.flows, nil
+	}
+	began := time.Now()
+	found, err := r.listFlows(members)
+	if err != nil {
+		return nil, err
+	}
+	if r.counts == nil {
+		r.counts = map[rollout.Key]count{}
+	}
+	r.counts[key] = count{flows: found, at: time.Now(), took: time.Since(began)}
+	return found, nil
 }
 
 // listFlows asks connection tracking for the connections of backends. Those that

@@ -37,7 +37,8 @@ type Router struct {
 	timer  *time.Timer                 // of the next cut
 	wake   time.Time                   // when that is; zero: never
 	ended  bool
-	took   time.Duration // by the last change of routes, from its first byte to the kernel's acknowledgement
+	took   time.Duration         // by the last change of routes, from its first byte to the kernel's acknowledgement
+	counts map[rollout.Key]count // by the last Status, since the last Apply
 }
 
 // New opens the file of addresses. The kernel is touched only if something was routed
@@ -132,6 +133,7 @@ func (r *Router) Apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if len(services) == 0 && !r.book.routed(key) || ctx.Err() != nil {
 		return ctx.Err()
 	}
+	r.counts = nil
 	if err := r.prepare(key, services); err != nil {
 		return err
 	}
@@ -211,7 +213,7 @@ func (r *Router) Status(ctx context.Context, key rollout.Key) (rollout.RouterSta
 	if env.stamp == (stamp{}) {
 		return s, nil
 	}
-	flows, err := r.listFlows(env.members)
+	flows, err := r.countFlows(key, env.members)
 	if err != nil {
 		return s, unable("count connections", err)
 	}
