@@ -180,6 +180,8 @@ func TestDecisionWakes(t *testing.T) {
 // tries again by itself, says so in Status, and begins anew once it worked.
 func TestErrorsPause(t *testing.T) {
 	running(t, isLive, func(t *testing.T, w *world, e *engine.Engine) {
+		time.Sleep(5 * time.Second) // until the way back was tried out, which looks too
+		synctest.Wait()
 		w.set("list", errBroken)
 		w.took()
 		w.changed <- struct{}{}

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 
@@ -15,8 +16,9 @@ import (
 // ordered. List does not know it.
 type prepared struct {
 	*instance
-	cancel context.CancelFunc // of making it
-	made   chan struct{}      // closed when it is made, or err says why not
+	peers  map[string]netip.Addr // that it can call by name
+	cancel context.CancelFunc    // of making it
+	made   chan struct{}         // closed when it is made, or err says why not
 	err    error
 }
 
@@ -38,7 +40,7 @@ func (p *Platform) Prepare(env rollout.Key, in rollout.Instance, spec release.Sp
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, prepareLimit)
-	pre := &prepared{instance: newInstance(p, meta{Key: env, Instance: in, Spec: spec, CreatedAt: p.cfg.Now()}), cancel: cancel, made: make(chan struct{})}
+	pre := &prepared{instance: newInstance(p, meta{Key: env, Instance: in, Spec: spec, CreatedAt: p.cfg.Now()}), peers: p.peers(env), cancel: cancel, made: make(chan struct{})}
 	p.ahead.prepared[in.ID] = pre
 	p.watches.Go(func() {
 		pre.err = p.make(ctx, pre.instance)
@@ -55,9 +57,11 @@ func (a *ahead) takePrepared(id string) *prepared {
 	return pre
 }
 
-// is says whether it was prepared as the instance that m describes.
+// is says whether it was prepared as the instance that m describes. Whom it can call
+// may be known only since: a release brings its services when its rollout begins.
 func (pre *prepared) is(m meta) bool {
-	return pre.meta.Key == m.Key && pre.meta.Instance == m.Instance && pre.meta.Spec.Digest() == m.Spec.Digest()
+	return pre.meta.Key == m.Key && pre.meta.Instance == m.Instance && pre.meta.Spec.Digest() == m.Spec.Digest() &&
+		maps.Equal(pre.peers, pre.platform.peers(m.Key))
 }
 
 // use waits until what was prepared is made, and says whether i can be started from

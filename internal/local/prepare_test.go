@@ -1,9 +1,11 @@
 package local
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +44,26 @@ func TestPreparedInstanceIsStartedWhenItIsOrdered(t *testing.T) {
 	}
 	if !w.mainTime("serves").After(began) {
 		t.Error("the program ran before it was ordered")
+	}
+}
+
+// Who was prepared before the services that it calls were known is made anew: its hosts
+// file would lack their names.
+func TestWhatWasPreparedWithoutItsPeersIsMadeAnew(t *testing.T) {
+	var known atomic.Bool
+	w := newWorld(t, func(c *Config) {
+		c.Peers = func(rollout.Key) map[string]netip.Addr {
+			if !known.Load() {
+				return nil
+			}
+			return map[string]netip.Addr{"back": netip.MustParseAddr("10.214.0.1")}
+		}
+	})
+	w.prepare("looks", spec("looks"))
+	known.Store(true)
+	_, out := w.run("looks", spec("looks"))
+	if text := strings.Join(out, "\n"); !strings.Contains(text, "10.214.0.1 back") {
+		t.Errorf("it cannot call back:\n%s", text)
 	}
 }
 

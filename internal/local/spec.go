@@ -3,6 +3,7 @@ package local
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
@@ -163,16 +165,21 @@ func (p *Platform) hostsMount(m meta) []specs.Mount {
 // hosts is what an instance can call by name: itself, and the services of its environment.
 func (p *Platform) hosts(m meta) []byte {
 	text := fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost\n%s %s\n", m.Address, m.Instance.Component)
-	if p.cfg.Peers == nil {
-		return text
-	}
-	peers := p.cfg.Peers(m.Key)
+	peers := p.peers(m.Key)
 	for _, name := range slices.Sorted(maps.Keys(peers)) {
 		if name != m.Instance.Component {
 			text = fmt.Appendf(text, "%s %s\n", peers[name], name)
 		}
 	}
 	return text
+}
+
+// peers are the services of an environment.
+func (p *Platform) peers(k rollout.Key) map[string]netip.Addr {
+	if p.cfg.Peers == nil {
+		return nil
+	}
+	return p.cfg.Peers(k)
 }
 
 // namespaces are the program's own. Its network is the shim's.
