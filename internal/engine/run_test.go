@@ -117,7 +117,12 @@ func TestRehearsedWhenItChanges(t *testing.T) {
 // in which nothing is left to do is looked at every thirty seconds.
 func TestChangeWakes(t *testing.T) {
 	running(t, isLive, func(t *testing.T, w *world, e *engine.Engine) {
+		time.Sleep(5 * time.Second) // until the way back was tried out, which looks too
+		synctest.Wait()
 		w.took()
+		for end := time.Now().Add(time.Minute); looks(w, key) == 0 && time.Now().Before(end); synctest.Wait() {
+			time.Sleep(time.Millisecond)
+		}
 		time.Sleep(29900 * time.Millisecond)
 		synctest.Wait()
 		if n := looks(w, key); n != 0 {
