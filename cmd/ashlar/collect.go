@@ -20,6 +20,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/referrer"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 	"github.com/ashlar-infra/ashlar/internal/store"
@@ -66,7 +67,7 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 	if err != nil {
 		return api.GCReport{}, err
 	}
-	source := gc.Source{Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }}
+	source := gc.Source{Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }, About: about}
 	plan, err := gc.Mark(time.Now(), source, k.releases)
 	if err != nil {
 		return api.GCReport{}, fmt.Errorf("nothing was removed: %w", err)
@@ -286,6 +287,14 @@ func (g *garbage) releases(ctx context.Context) ([]engine.Stored, error) {
 		}
 	}
 	return all, nil
+}
+
+// about is what a reference is about: statements stay while their artifact does.
+func about(kind, name string) digest.Digest {
+	if kind != referrer.Kind {
+		return ""
+	}
+	return referrer.Subject(name)
 }
 
 // kinds lists the references there are.

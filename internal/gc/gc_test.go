@@ -84,7 +84,7 @@ func (w *world) release(name string, files ...string) release.Release {
 	conf := digest.FromString(name + ".conf")
 	return release.Release{Schema: release.Schema, App: "shop", Environments: map[string]release.Environment{
 		"production": {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Components: map[string]release.Component{"web": {Spec: release.Spec{
-			Artifact: manifest, Tree: sealed, Settings: settings,
+			Artifact: manifest, Tree: sealed, Settings: settings, Command: []string{"/web"}, WorkDir: "/", StopSignal: "SIGTERM",
 			Files: []release.ConfigFile{{Path: "/" + name + ".conf", Digest: conf}},
 		}}}},
 	}}
@@ -265,5 +265,50 @@ func TestSweepIsCutShort(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, "objects")); err != nil || slices.Contains(w.left(), "b") {
 		t.Errorf("left: %v, %v", w.left(), err)
+	}
+}
+
+// Statements stay while what they are about does, however old they are.
+func TestStatements(t *testing.T) {
+	w := newWorld(t)
+	kept, gone := w.release("kept", "a"), w.release("gone", "b")
+	doc, err := kept.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := map[string]digest.Digest{}
+	refer := func(name string, subject digest.Digest) digest.Digest {
+		bundle := w.put(name, []byte(name))
+		raw, err := json.Marshal(map[string]any{"subject": map[string]any{"digest": subject}, "layers": []any{map[string]any{"digest": bundle}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := w.put(name+" manifest", raw)
+		w.ref("referrer", name, d)
+		about[name] = subject
+		return d
+	}
+	refer("of the release", doc)
+	refer("of what goes", gone.Environments["production"].Components["web"].Spec.Artifact)
+	first := refer("of the artifact", kept.Environments["production"].Components["web"].Spec.Artifact)
+	refer("about a statement", first)
+	source := w.source()
+	source.Kinds["referrer"] = 24 * time.Hour
+	source.About = func(kind, name string) digest.Digest { return about[name] }
+	plan, err := gc.Mark(time.Now().Add(25*time.Hour), source, []release.Release{kept})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]gc.Ref{{Kind: "referrer", Name: "of what goes"}}, plan.Refs); diff != "" {
+		t.Errorf("references removed (-want +got):\n%s", diff)
+	}
+	if _, err := gc.Sweep(context.Background(), w.objects, plan); err != nil {
+		t.Fatal(err)
+	}
+	left := w.left()
+	for name, want := range map[string]bool{"of the release": true, "of the artifact": true, "about a statement": true, "of what goes": false, "gone manifest": false} {
+		if slices.Contains(left, name) != want {
+			t.Errorf("%q is there: %t, want %t", name, !want, want)
+		}
 	}
 }

@@ -32,6 +32,9 @@ type Source struct {
 	Objects Objects
 	Kinds   map[string]time.Duration                     // of references, with the time after their last use when they go
 	Seal    func(seal digest.Digest) (image.Tree, error) // reads a sealed tree
+	// About is what a reference is about: while that stays, it does. Empty: it stays
+	// for its own sake, as long as Kinds says.
+	About func(kind, name string) digest.Digest
 }
 
 // Ref is a reference that goes.
@@ -60,6 +63,11 @@ func Mark(now time.Time, s Source, kept []release.Release) (Plan, error) {
 		if err := m.release(r); err != nil {
 			return Plan{}, fmt.Errorf("a kept release of %s: %w", r.App, err)
 		}
+		d, err := r.Digest()
+		if err != nil {
+			return Plan{}, fmt.Errorf("a kept release of %s: %w", r.App, err)
+		}
+		m.live[d] = true // its document, where statements about it are kept
 	}
 	var p Plan
 	if err := m.refs(now, &p); err != nil {
@@ -128,33 +136,79 @@ func (m *marker) tree(t image.Tree) {
 	}
 }
 
-// refs marks what references of the build cache lead to, and finds those that go.
+// refs marks what references lead to, and finds those that go. Those that are about
+// something come last, again and again until they add nothing: they may be about each
+// other.
 func (m *marker) refs(now time.Time, p *Plan) error {
+	var left []reference
 	for _, kind := range slices.Sorted(maps.Keys(m.s.Kinds)) {
-		refs, err := m.s.Objects.Refs(kind)
+		list, err := m.list(now, kind)
 		if err != nil {
 			return err
 		}
-		for _, name := range slices.Sorted(maps.Keys(refs)) {
-			used, err := m.s.Objects.RefTime(kind, name)
-			if errors.Is(err, fs.ErrNotExist) {
+		for _, r := range list {
+			if !r.fresh {
+				left = append(left, r)
 				continue
 			}
+			found, err := m.ref(r.Name, r.to)
 			if err != nil {
 				return err
 			}
-			keep := now.Sub(used) <= m.s.Kinds[kind]
-			if keep {
-				if keep, err = m.ref(name, refs[name]); err != nil {
-					return err
-				}
-			}
-			if !keep {
-				p.Refs = append(p.Refs, Ref{kind, name})
+			if !found {
+				p.Refs = append(p.Refs, r.Ref)
 			}
 		}
 	}
+	for before := -1; before != len(left); {
+		before = len(left)
+		var err error
+		left = slices.DeleteFunc(left, func(r reference) bool {
+			if err != nil || r.about == "" || !m.live[r.about] {
+				return false
+			}
+			var found bool
+			found, err = m.ref(r.Name, r.to)
+			return found
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, r := range left {
+		p.Refs = append(p.Refs, r.Ref)
+	}
 	return nil
+}
+
+// reference is one reference with what decides whether it stays.
+type reference struct {
+	Ref
+	to, about digest.Digest
+	fresh     bool // used so recently that it stays whatever else goes
+}
+
+func (m *marker) list(now time.Time, kind string) ([]reference, error) {
+	refs, err := m.s.Objects.Refs(kind)
+	if err != nil {
+		return nil, err
+	}
+	var out []reference
+	for _, name := range slices.Sorted(maps.Keys(refs)) {
+		used, err := m.s.Objects.RefTime(kind, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r := reference{Ref: Ref{kind, name}, to: refs[name], fresh: now.Sub(used) <= m.s.Kinds[kind]}
+		if m.s.About != nil {
+			r.about = m.s.About(kind, name)
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // ref marks what one reference leads to, and the object that it is called after,

@@ -66,7 +66,10 @@ func (s *Store) Ref(kind, name string) (digest.Digest, error) {
 }
 
 // Refs reads all references of a kind, by name; a kind without any gives an empty map.
-func (s *Store) Refs(kind string) (map[string]digest.Digest, error) {
+func (s *Store) Refs(kind string) (map[string]digest.Digest, error) { return s.RefsOf(kind, "") }
+
+// RefsOf reads the references of a kind whose names begin with prefix.
+func (s *Store) RefsOf(kind, prefix string) (map[string]digest.Digest, error) {
 	dir, err := s.refFile(kind, "x")
 	if err != nil {
 		return nil, err
@@ -75,8 +78,11 @@ func (s *Store) Refs(kind string) (map[string]digest.Digest, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list references: %w", err)
 	}
-	refs := make(map[string]digest.Digest, len(entries))
+	refs := map[string]digest.Digest{}
 	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
 		d, err := s.Ref(kind, e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
