@@ -79,14 +79,15 @@ var packages = map[string]pkg{
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
 	"internal/keyfile":    {adapter, "fault trust", "", "private keys in files; what they sign is a value of trust"},
 	"internal/referrer":   {adapter, "fault image object trust", "", "statements in the content store, beside what they are about"},
+	"internal/trustroot":  {adapter, "fault trust", "", "the trust root of a state directory: a file, and the memory of what it was"},
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
-	"internal/api": {edge, "fault release rollout record trust engine", "store notary", "one line each over the engine, and the client"},
+	"internal/api": {edge, "fault release rollout record trust engine", "store notary trustroot", "one line each over the engine, and the client"},
 	"internal/cli": {edge, "fault definition image release rollout record trust api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":              {program, "image object seal rollout record router store load", "", "measures the programs from outside, and sealing and the record from within"},

@@ -9,9 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
 // spareBytes is what should be free in the state directory: a few releases.
@@ -28,7 +30,7 @@ func (s *server) doctor(ctx context.Context) []api.Check {
 	} else {
 		c.OK, c.Detail = true, fmt.Sprintf("process %d, %d environments, %d requests under way", h.PID, h.Environments, h.Active)
 	}
-	return append(checks, c, s.checkDisk())
+	return append(checks, c, s.checkDisk(), s.checkTrust())
 }
 
 func (s *server) checkDisk() api.Check {
@@ -40,6 +42,23 @@ func (s *server) checkDisk() api.Check {
 	}
 	free := int64(st.Bavail) * st.Bsize
 	c.OK, c.Detail = free > spareBytes, fmt.Sprintf("%d MiB free in %s", free>>20, s.dir)
+	return c
+}
+
+// checkTrust says whether the trust root is believed. Having none is no trouble.
+func (s *server) checkTrust() api.Check {
+	c := api.Check{Name: "trust root", Fix: "put its newest version in place:  ashlar trust install FILE"}
+	chain, err := s.trust.Chain()
+	switch {
+	case err != nil:
+		c.Detail = fault.Of(err).What
+	case chain == nil:
+		c.OK, c.Detail = true, "none: no statement is believed by this server"
+	default:
+		now := time.Now()
+		c.OK, c.Detail = chain.Fresh(now) == nil, fmt.Sprintf("version %d, expires %s", chain.Versions(), chain.Latest().Expires.Format(time.DateOnly))
+		c.Fix = "make its next version:  ashlar trust rotate FILE --expires 8760h  and  ashlar trust install FILE"
+	}
 	return c
 }
 

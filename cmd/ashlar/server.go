@@ -27,6 +27,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/router"
 	"github.com/ashlar-infra/ashlar/internal/store"
+	"github.com/ashlar-infra/ashlar/internal/trustroot"
 )
 
 // server is everything that `ashlar server` holds.
@@ -47,6 +48,7 @@ type server struct {
 	courier     *event.Courier
 	garbage     *garbage
 	notary      *notary.Notary
+	trust       *trustroot.File
 	logListen   string
 	endings     chan ending
 }
@@ -83,7 +85,7 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if err != nil {
 		host = "localhost"
 	}
-	s := &server{dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1), logListen: q.Notary.Listen}
+	s := &server{trust: trustroot.New(q.Dir), dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1), logListen: q.Notary.Listen}
 	if err := os.MkdirAll(s.runDir, 0o755); err != nil {
 		return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(s.runDir).Mend("run as root, or choose another with --dir")
 	}
@@ -285,6 +287,7 @@ func (s *server) api() *api.Server {
 		Hold:      s.objects.Share,
 		VerifyLog: s.store.VerifyRecord,
 		Notary:    s.notary,
+		Trust:     s.trust,
 
 		AppendStatement: s.store.AppendStatement,
 		Output:          s.output,

@@ -37,6 +37,8 @@ type Config struct {
 	Notary Notary
 	// AppendStatement records the leaf of a signed statement, and an entry that tells of it.
 	AppendStatement func(ctx context.Context, leaf []byte, e record.Entry) (int64, error)
+	// Trust is the trust root.
+	Trust TrustRoot
 	// Output sends lines to emit until there are no more or, following, ctx ends.
 	Output func(ctx context.Context, q OutputQuery, emit func(OutputLine) error) error
 	// GC removes what no release needs.
@@ -89,6 +91,8 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/log/prove", answer(s.prove))
 	mux.Handle("GET /v1/log/consistency", answer(s.consistency))
 	mux.Handle("POST /v1/log/statement", answer(s.logStatement))
+	mux.Handle("GET /v1/trust", answer(s.trust))
+	mux.Handle("POST /v1/trust", answer(s.installTrust))
 	mux.Handle(logPath, http.StripPrefix(strings.TrimSuffix(logPath, "/"), s.Notary.Handler()))
 	mux.Handle("GET /v1/output", stream(s.output))
 	mux.Handle("POST /v1/gc", answer(s.gc))

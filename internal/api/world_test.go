@@ -18,6 +18,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/store"
+	"github.com/ashlar-infra/ashlar/internal/trustroot"
 )
 
 // platform runs instances that are ready at once, or exit at once when their
@@ -133,7 +134,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	server := api.NewServer(api.Config{
-		Notary: n, AppendStatement: s.AppendStatement,
+		Notary: n, AppendStatement: s.AppendStatement, Trust: trustroot.New(dir),
 		Engine: e, Store: s, Log: log, Now: time.Now, Host: "host", VerifyLog: s.VerifyRecord,
 		Ahead: func(key engine.Key, rel *release.Release) { w.ahead <- aheadCall{key, rel} },
 		Hold:  func(context.Context) (func(), error) { w.holds <- struct{}{}; return func() {}, nil },

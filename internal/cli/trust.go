@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ func (p *program) trustCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(p.trustInitCommand(), p.trustRotateCommand(), p.trustShowCommand(), p.trustCheckCommand())
+	cmd.AddCommand(p.trustInitCommand(), p.trustRotateCommand(), p.trustShowCommand(), p.trustCheckCommand(), p.trustInstallCommand())
 	return cmd
 }
 
@@ -283,6 +284,23 @@ func (p *program) trustRoot(path string) (*trust.Chain, error) {
 	return chain, refusal(err, path)
 }
 
+// trustRootOr reads a trust root, or without a path the server's.
+func (p *program) trustRootOr(ctx context.Context, path string) (*trust.Chain, error) {
+	if path != "" {
+		return p.trustRoot(path)
+	}
+	c, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	text, err := c.Trust(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := trust.ParseChain(text)
+	return chain, refusal(err, "the server's trust root")
+}
+
 // refusal makes a fault of a verdict.
 func refusal(err error, where string) error {
 	var r *trust.Refusal
@@ -295,11 +313,11 @@ func refusal(err error, where string) error {
 func (p *program) trustShowCommand() *cobra.Command {
 	var sigstore bool
 	cmd := &cobra.Command{
-		Use:   "show FILE",
-		Short: "Show a trust root, or give it to others' verifiers",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			chain, err := p.trustRoot(args[0])
+		Use:   "show [FILE]",
+		Short: "Show a trust root (without a file, the server's), or give it to others' verifiers",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chain, err := p.trustRootOr(cmd.Context(), append(args, "")[0])
 			if err != nil {
 				return err
 			}
@@ -308,7 +326,7 @@ func (p *program) trustShowCommand() *cobra.Command {
 			}
 			text, err := chain.Latest().SigstoreRoot()
 			if err != nil {
-				return fault.New(fault.Invalid, "%w", err).At(args[0])
+				return fault.New(fault.Invalid, "%w", err)
 			}
 			p.out.text(string(text))
 			return nil
@@ -349,6 +367,34 @@ func (p *program) showTrust(chain *trust.Chain) error {
 		p.out.linef("  revoked    %s  %s", id[:12], r.Revoked[id].Reason)
 	}
 	return nil
+}
+
+func (p *program) trustInstallCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "install FILE",
+		Short: "Give the server its trust root, or the next version of it",
+		Long: "The server judges statements by it from then on. It remembers the newest version that it used: an older\n" +
+			"one, or another, is refused. The record has who installed which version when.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chain, err := p.trustRoot(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := chain.Marshal()
+			if err != nil {
+				return err
+			}
+			c, err := p.client()
+			if err != nil {
+				return err
+			}
+			if err := c.InstallTrust(cmd.Context(), text); err != nil {
+				return err
+			}
+			return p.showTrust(chain)
+		},
+	}
 }
 
 func (p *program) trustCheckCommand() *cobra.Command {

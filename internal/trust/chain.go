@@ -124,6 +124,9 @@ func (c *Chain) Versions() int { return len(c.versions) }
 // ID names the trust root: the digest of its first version.
 func (c *Chain) ID() digest.Digest { return c.versions[0].digest }
 
+// Digest names the version in force.
+func (c *Chain) Digest() digest.Digest { return c.versions[len(c.versions)-1].digest }
+
 // Marshal gives the trust root as a file.
 func (c *Chain) Marshal() ([]byte, error) {
 	var out chainJSON

@@ -1,0 +1,184 @@
+// Package trustroot is a server's trust root: the file trust.json of its state
+// directory, and beside it, in trust.seen, the last of its versions that the server
+// used. A file that does not go on from what was used before (an older one, another
+// one, none at all) is not believed: with it, what was revoked would count again.
+//
+// Nobody has to restart anything: a newer file that was put there is seen when the
+// trust root is next asked for. `ashlar trust install` puts it there, and has it recorded.
+//
+// Start at [File.Chain]; TestRolledBack shows what is refused.
+package trustroot
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/trust"
+)
+
+// The files of the state directory.
+const (
+	Name     = "trust.json"
+	seenName = "trust.seen"
+)
+
+// File is the trust root of a state directory. It is safe for concurrent use.
+type File struct {
+	dir string
+
+	mu    sync.Mutex
+	text  []byte // what chain was read from
+	chain *trust.Chain
+}
+
+// New takes the trust root of a state directory; nothing is read yet.
+func New(dir string) *File { return &File{dir: dir} }
+
+// Chain reads the trust root as it is now. Nil without an error says that there is
+// none, and never was. A fault of kind Refused says why it is not believed.
+func (f *File) Chain() (*trust.Chain, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text, err := read(f.path(Name))
+	if err != nil {
+		return nil, err
+	}
+	if f.chain != nil && bytes.Equal(text, f.text) {
+		return f.chain, nil
+	}
+	seen, err := f.seen()
+	if err != nil {
+		return nil, err
+	}
+	if text == nil {
+		if seen != nil {
+			return nil, f.refuse(string(trust.RolledBack), "the trust root is gone; one of %d versions was used before", seen.Versions())
+		}
+		return nil, nil
+	}
+	chain, err := parse(text, f.path(Name))
+	if err != nil {
+		return nil, err
+	}
+	if err := f.follows(chain, seen); err != nil {
+		return nil, err
+	}
+	if seen == nil || seen.Versions() < chain.Versions() {
+		if err := replace(f.path(seenName), text); err != nil {
+			return nil, fault.New(fault.Unavailable, "the trust root cannot be remembered: %w", err).At(f.path(seenName))
+		}
+	}
+	f.chain, f.text = chain, bytes.Clone(text)
+	return chain, nil
+}
+
+// Install puts a trust root in place, if it goes on from the one that is in use.
+// before is called with it when everything else is settled; its error stops. One that
+// is in use already is none, and before is not called.
+func (f *File) Install(text []byte, before func(*trust.Chain) error) (*trust.Chain, error) {
+	chain, err := parse(text, "")
+	if err != nil {
+		return nil, err
+	}
+	now, refused := f.Chain()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen, err := f.seen() // what counts, also where somebody spoilt the file
+	if err != nil {
+		return nil, err
+	}
+	if err := f.follows(chain, seen); err != nil {
+		return nil, err
+	}
+	if refused == nil && now != nil && now.Versions() == chain.Versions() {
+		return now, nil
+	}
+	if err := before(chain); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(replace(f.path(seenName), text), replace(f.path(Name), text)); err != nil {
+		return nil, fault.New(fault.Unavailable, "the trust root cannot be installed: %w", err).At(f.path(Name))
+	}
+	f.chain, f.text = chain, bytes.Clone(text)
+	return chain, nil
+}
+
+func (f *File) path(name string) string { return filepath.Join(f.dir, name) }
+
+// seen is the trust root that was used last; nil: none was.
+func (f *File) seen() (*trust.Chain, error) {
+	text, err := read(f.path(seenName))
+	if err != nil || text == nil {
+		return nil, err
+	}
+	return parse(text, f.path(seenName))
+}
+
+func (f *File) follows(chain, seen *trust.Chain) error {
+	if seen == nil {
+		return nil
+	}
+	err := chain.Follows(seen)
+	var r *trust.Refusal
+	if errors.As(err, &r) {
+		return f.refuse(string(r.Verdict), "%s", r.What)
+	}
+	return err
+}
+
+func (f *File) refuse(verdict, format string, args ...any) error {
+	return fault.New(fault.Refused, format, args...).At(f.path(Name)).Detail("verdict: " + verdict).
+		Mend("put the newest trust root in place:  ashlar trust install FILE")
+}
+
+func parse(text []byte, where string) (*trust.Chain, error) {
+	chain, err := trust.ParseChain(text)
+	var r *trust.Refusal
+	if errors.As(err, &r) {
+		return nil, fault.New(fault.Refused, "%s", r.What).At(where).Detail("verdict: " + string(r.Verdict))
+	}
+	return chain, err
+}
+
+// read gives the file's bytes; nil when there is none.
+func read(path string) (_ []byte, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the trust root cannot be read: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	text, err := io.ReadAll(io.LimitReader(f, trust.MaxRoot+1))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the trust root cannot be read: %w", err)
+	}
+	return text, nil // one that is too large is refused as such
+}
+
+// replace gives a file new contents in one durable step.
+func replace(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
