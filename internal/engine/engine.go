@@ -117,7 +117,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 		return Ticked{}, err
 	}
 	seen.Metrics = e.ask(ctx, key, state.Questions())
-	if seen.Frozen, err = frozen(state, now); err != nil {
+	if err = e.turn(ctx, now, key, state, &seen); err != nil {
 		return Ticked{}, err
 	}
 	d := e.Decide(now, state, seen)

@@ -49,13 +49,22 @@ func (e *Engine) query(ctx context.Context, questions []rollout.Question) map[st
 	return out
 }
 
-// frozen says whether the first rollout that waits has to wait for the end of a
-// window in which nothing is deployed.
-func frozen(s rollout.State, now time.Time) (*rollout.Frozen, error) {
+// turn adds to an observation what may keep the first rollout that waits from its
+// turn: a window in which nothing is deployed, and that its release failed elsewhere
+// since it was asked for.
+func (e *Engine) turn(ctx context.Context, now time.Time, key Key, s rollout.State, seen *rollout.Observation) (err error) {
 	if len(s.Queue) == 0 {
-		return nil, nil
+		return nil
 	}
-	return window(s.Queue[0].To.Strategy.Freeze, now)
+	first := s.Queue[0].To
+	if seen.Frozen, err = window(first.Strategy.Freeze, now); err != nil {
+		return err
+	}
+	in, err := e.quarantines(ctx, key.App, first.Release)
+	if err == nil && len(in) > 0 {
+		seen.Failed = in[0].Env
+	}
+	return err
 }
 
 func window(declared []rollout.Window, now time.Time) (*rollout.Frozen, error) {

@@ -254,7 +254,7 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 	}
 	if len(status.Problems) == 0 {
 		seen := rollout.Observation{Instances: status.Instances, Router: status.Router, Metrics: e.answers(key)}
-		if seen.Frozen, err = frozen(state, now); err != nil {
+		if err = e.turn(ctx, now, key, state, &seen); err != nil {
 			return status, err
 		}
 		d := e.Decide(now, state, seen)

@@ -161,27 +161,41 @@ func (d *decider) untouched(r *Rollout) bool {
 }
 
 // dequeue begins the first rollout that waits, once none is in flight. One that is
-// no longer possible is dropped with the reason.
+// no longer possible is dropped with the reason; the next has its turn in the next decision,
+// as what is observed speaks of the first.
 func (d *decider) dequeue() {
-	for d.s.Rollout == nil && len(d.s.Queue) > 0 {
-		q := d.s.Queue[0].Request
-		if f := d.o.Frozen; f != nil && q.Kind == KindDeploy && !q.Force {
-			d.wakeAt(f.Until)
-			d.wait(Cause{What: "the freeze to end: " + f.Why, Since: d.s.Queue[0].At, Till: f.Until, Unblock: "the end of the freeze", Command: "ashlar deploy " + d.s.Env + " --force --reason ..."})
-			return
-		}
-		d.s.Queue = d.s.Queue[1:]
-		if len(d.s.Queue) == 0 {
-			d.s.Queue = nil
-		}
-		if _, bad := d.s.Quarantine[q.To.Release]; bad {
-			d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: "it failed meanwhile and is in quarantine"})
-		} else if err := check(d.s, q); err != nil {
-			d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: fault.Of(err).What})
-		} else {
-			d.begin(q)
-		}
+	if d.s.Rollout != nil || len(d.s.Queue) == 0 {
+		return
 	}
+	q := d.s.Queue[0].Request
+	if f := d.o.Frozen; f != nil && q.Kind == KindDeploy && !q.Force {
+		d.wakeAt(f.Until)
+		d.wait(Cause{What: "the freeze to end: " + f.Why, Since: d.s.Queue[0].At, Till: f.Until, Unblock: "the end of the freeze", Command: "ashlar deploy " + d.s.Env + " --force --reason ..."})
+		return
+	}
+	d.s.Queue = d.s.Queue[1:]
+	if len(d.s.Queue) == 0 {
+		d.s.Queue = nil
+	}
+	if why := d.hopeless(q); why != "" {
+		d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: why})
+		return
+	}
+	d.begin(q)
+}
+
+// hopeless says why a request that waited is no longer possible; empty: it is.
+func (d *decider) hopeless(q Request) string {
+	if _, bad := d.s.Quarantine[q.To.Release]; bad {
+		return "it failed meanwhile and is in quarantine"
+	}
+	if d.o.Failed != "" && q.Kind == KindDeploy {
+		return "it failed meanwhile in " + d.o.Failed + " and is in quarantine"
+	}
+	if err := check(d.s, q); err != nil {
+		return fault.Of(err).What
+	}
+	return ""
 }
 
 // RollbackTo names the release that a rollback without an argument leads to: the

@@ -61,6 +61,7 @@ type Observation struct {
 	Refused   *Refused           // the last table that the router refused for good; nil: none
 	Metrics   map[string]Metric  // by expression: answers to State.Questions
 	Frozen    *Frozen            // why the first that waits may not begin now; nil: it may
+	Failed    string             // another environment, in which the release of the first that waits failed meanwhile; empty: none
 }
 
 // Frozen is a window in which nothing is deployed.

@@ -4,52 +4,61 @@ import (
 	"context"
 	"slices"
 
-	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
+
+// check looks at the invariants of one environment that have to hold at any time.
+func (w *world) check(key rollout.Key, s rollout.State) {
+	w.checkCapacity(key, s)
+	w.checkShares(key, s)
+	w.checkPutBack(s)
+}
 
 // checkCapacity is I3: what is routed and answers never falls below what the live
 // release declares, or what it has in common with the one it is changing to,
 // except for instances that injected faults took and nobody could have saved.
 // It also is I2's half that needs no policy: nothing is routed that was never ready.
-func (w *world) checkCapacity(s rollout.State) {
+func (w *world) checkCapacity(key rollout.Key, s rollout.State) {
 	if s.Current == nil {
 		return
 	}
 	for _, c := range s.Current.Components {
-		if c.Route == nil || !w.declared(s, c) {
+		if c.Route == nil || !w.declared(key, c) {
 			continue
 		}
-		name := theKey.String() + "/" + c.Name
-		have := w.capacity(c.Name)
-		need := w.promised(s, c)
+		at := place{key, c.Name}
+		have := w.capacity(at)
+		need := w.promised(at, s, c)
 		if have >= most(s, c) {
-			w.whole[c.Name] = true
+			w.whole[at] = true
 			// A table that was ordered when a fault had taken an instance may still be under
 			// way, and take out what has recovered since: until it is in force nothing is made up for.
-			if w.tables[theKey].Generation == s.Table.Generation {
-				w.debt[name] = 0
+			if w.tables[key].Generation == s.Table.Generation {
+				w.debt[at] = 0
 			}
 		}
-		if have < need-w.debt[name] {
-			w.violate("I3", "%s: %d instances answer, %d are promised, faults took %d", c.Name, have, need, w.debt[name])
+		if have < need-w.debt[at] {
+			w.violate("I3", "%s %s: %d instances answer, %d are promised, faults took %d", key, c.Name, have, need, w.debt[at])
 		}
 	}
 }
 
 // declared says whether the component has been live before this moment, so that
 // its capacity was reached once.
-func (w *world) declared(s rollout.State, c rollout.Component) bool {
-	t := w.tables[theKey]
+func (w *world) declared(key rollout.Key, c rollout.Component) bool {
+	t := w.tables[key]
 	return slices.ContainsFunc(t.Services, func(v rollout.Service) bool { return v.Name == c.Name })
 }
 
 // promised is the smaller of what the releases on both sides of a rollout declare,
 // without what their strategy says may be missing.
-func (w *world) promised(s rollout.State, c rollout.Component) int {
+func (w *world) promised(at place, s rollout.State, c rollout.Component) int {
 	r := s.Rollout
 	if r == nil {
-		if last := s.LastResult; last != nil && last.Outcome == rollout.PutBack && !w.whole[c.Name] {
+		if last := s.LastResult; last != nil && last.Outcome == rollout.PutBack && !w.whole[at] {
 			return 0 // it was taken away for a release that failed, and could not be started again in time
 		}
 		return c.Replicas
@@ -65,7 +74,7 @@ func (w *world) promised(s rollout.State, c rollout.Component) int {
 	switch {
 	case from.Spec == to.Spec:
 	case alone(from, rollout.Strategy{}) || alone(to, r.To.Strategy):
-		w.whole[c.Name] = false
+		w.whole[at] = false
 		return 0
 	case r.To.Strategy.Kind == rollout.Rolling:
 		return max(need-r.To.Strategy.Unavailable, 0)
@@ -104,16 +113,16 @@ func named(t *rollout.Target, name string) *rollout.Component {
 
 // checkShares is that weights are what the stage declares: none is none, and both
 // sides get their share whatever the numbers of instances.
-func (w *world) checkShares(s rollout.State) {
+func (w *world) checkShares(key rollout.Key, s rollout.State) {
 	r := s.Rollout
-	if r == nil || r.Step != rollout.Shifting || r.StageAt.IsZero() || w.tables[theKey].Generation != s.Table.Generation {
+	if r == nil || r.Step != rollout.Shifting || r.StageAt.IsZero() || w.tables[key].Generation != s.Table.Generation {
 		return
 	}
 	specs := map[string]string{}
 	for _, o := range s.Instances {
 		specs[o.ID] = string(o.Spec)
 	}
-	for _, svc := range w.tables[theKey].Services {
+	for _, svc := range w.tables[key].Services {
 		from, to := named(r.From, svc.Name), named(&r.To, svc.Name)
 		if from == nil || to == nil || from.Spec == to.Spec || alone(from, rollout.Strategy{}) || alone(to, r.To.Strategy) {
 			continue
@@ -140,11 +149,11 @@ func (w *world) checkPutBack(s rollout.State) {
 }
 
 // capacity counts the routed instances of a component that answer.
-func (w *world) capacity(component string) int {
+func (w *world) capacity(at place) int {
 	n := 0
-	for _, s := range w.tables[theKey].Services {
+	for _, s := range w.tables[at.env].Services {
 		for _, b := range s.Backends {
-			if s.Name != component {
+			if s.Name != at.component {
 				continue
 			}
 			u := w.units[b.ID]
@@ -160,8 +169,8 @@ func (w *world) capacity(component string) int {
 }
 
 // checkOnHand is I5: a rollout may not begin while something it needs is missing.
-func (r *runner) checkOnHand(rel release.Release) {
-	for _, c := range rel.Environments[theKey.Env].Components {
+func (r *runner) checkOnHand(key rollout.Key, d digest.Digest) {
+	for _, c := range r.w.releases[d].Environments[key.Env].Components {
 		if r.w.missing[c.Spec.Tree] {
 			r.w.violate("I5", "a rollout began although tree %s is not on hand", c.Spec.Tree)
 		}
@@ -171,8 +180,12 @@ func (r *runner) checkOnHand(rel release.Release) {
 // atRest says whether everything is as the live release declares, and nothing else is
 // there but a job that runs or a set that is kept warm.
 func (r *runner) atRest() bool {
-	s := r.state()
-	if r.rest < 2 || s.Rollout != nil || len(s.Queue) > 0 || len(r.w.late) > 0 || s.Warm != nil || r.w.tables[theKey].Generation != s.Table.Generation {
+	return len(r.w.late) == 0 && !slices.ContainsFunc(r.tended, func(t *tended) bool { return !r.rests(t) })
+}
+
+func (r *runner) rests(t *tended) bool {
+	s := r.state(t.key)
+	if t.rest < 2 || s.Rollout != nil || len(s.Queue) > 0 || s.Warm != nil || r.w.tables[t.key].Generation != s.Table.Generation {
 		return false
 	}
 	wanted := 0
@@ -183,8 +196,8 @@ func (r *runner) atRest() bool {
 				continue
 			}
 			wanted += c.Replicas
-			if r.hopeless(s, c) {
-				return len(r.w.late) == 0 // it went live and then showed what it is; it is being replaced for ever
+			if r.hopeless(t.key, s, c) {
+				return true // it went live and then showed what it is; it is being replaced for ever
 			}
 		}
 	}
@@ -195,7 +208,7 @@ func (r *runner) atRest() bool {
 		}
 	}
 	for _, u := range r.w.units {
-		if u.Hook == "" {
+		if u.Hook == "" && u.env == t.key {
 			units++
 		}
 	}
@@ -204,9 +217,9 @@ func (r *runner) atRest() bool {
 
 // hopeless says whether a live component's program flaps by its nature, or cannot work:
 // what was put back to had been taken away and may be anything.
-func (r *runner) hopeless(s rollout.State, c *rollout.Component) bool {
+func (r *runner) hopeless(key rollout.Key, s rollout.State, c *rollout.Component) bool {
 	rel := r.w.releases[s.Current.Release]
-	b := rel.Environments[theKey.Env].Components[c.Name].Spec.Env["behaviour"]
+	b := rel.Environments[key.Env].Components[c.Name].Spec.Env["behaviour"]
 	return b == "flaps"
 }
 
@@ -217,40 +230,58 @@ func (r *runner) checkRecord() {
 	if err != nil {
 		panic(err)
 	}
-	open, instances := 0, map[string]bool{}
+	envs := map[rollout.Key]*telling{}
+	for _, key := range r.w.envs {
+		envs[key] = &telling{instances: map[string]bool{}}
+	}
 	for _, e := range all {
-		switch e.Kind {
-		case "rollout.begun":
-			if open++; open > 1 {
-				r.w.violate("I7", "rollout %d began while another was in flight", e.Rollout)
-			}
-		case "rollout.live":
-			open--
-			r.w.counts.Live++
-		case "rollout.superseded":
-			open--
-			r.w.counts.Superseded++
-		case "rollout.put-back":
-			open--
-			r.w.counts.PutBack++
-		case "rollout.stage":
-			r.w.counts.Stages++
-		case "rollout.rolled":
-			r.w.counts.Rolls++
-		case "hook.ordered":
-			r.w.counts.Hooks++
-			instances[e.Instance] = true
-		case "instance.ordered", "instance.orphan":
-			instances[e.Instance] = true
-		case "instance.removed":
-			delete(instances, e.Instance)
+		if t := envs[rollout.Key{App: e.App, Env: e.Env}]; t != nil {
+			r.tellAgain(t, e)
 		}
 	}
-	s := r.state()
-	if (s.Rollout != nil) != (open == 1) {
-		r.w.violate("I4", "the record tells of %d rollouts in flight, the state differs", open)
+	for _, key := range r.w.envs {
+		s, t := r.state(key), envs[key]
+		if (s.Rollout != nil) != (t.open == 1) {
+			r.w.violate("I4", "the record tells of %d rollouts in flight in %s, the state differs", t.open, key)
+		}
+		if len(t.instances) != len(s.Instances) {
+			r.w.violate("I4", "the record tells of %d instances in %s, the state of %d", len(t.instances), key, len(s.Instances))
+		}
 	}
-	if len(instances) != len(s.Instances) {
-		r.w.violate("I4", "the record tells of %d instances, the state of %d", len(instances), len(s.Instances))
+}
+
+// telling is what the record says of one environment.
+type telling struct {
+	open      int // rollouts in flight
+	instances map[string]bool
+}
+
+func (r *runner) tellAgain(t *telling, e record.Entry) {
+	counts := &r.w.counts
+	switch e.Kind {
+	case "rollout.begun":
+		if t.open++; t.open > 1 {
+			r.w.violate("I7", "rollout %d began while another was in flight", e.Rollout)
+		}
+	case "rollout.live":
+		t.open--
+		counts.Live++
+	case "rollout.superseded":
+		t.open--
+		counts.Superseded++
+	case "rollout.put-back":
+		t.open--
+		counts.PutBack++
+	case "rollout.stage":
+		counts.Stages++
+	case "rollout.rolled":
+		counts.Rolls++
+	case "hook.ordered":
+		counts.Hooks++
+		t.instances[e.Instance] = true
+	case "instance.ordered", "instance.orphan":
+		t.instances[e.Instance] = true
+	case "instance.removed":
+		delete(t.instances, e.Instance)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
 // behaviours of a program, the good one more often than the others.
@@ -16,22 +17,40 @@ var behaviours = []string{
 	"good", "good", "good", "good", "good", "slow", "exits", "never-ready", "flaps", "refused", "stubborn", "errs", "lags",
 }
 
-// draw makes a release: up to four components, each of some kind and behaving somehow,
-// and some way for it to take the place of the one before.
-func (w *world) draw(made *int) release.Release {
+// drawEnvs gives the environments of a world: mostly one, sometimes two that releases
+// are promoted between, or those of two applications.
+func (w *world) drawEnvs() []rollout.Key {
+	envs := []rollout.Key{{App: "app", Env: "production"}, {App: "app", Env: "staging"}, {App: "other", Env: "production"}}
+	return envs[:1+max(w.rng.IntN(4)-1, 0)]
+}
+
+// draw makes a release of an application: up to four components, each of some kind
+// and behaving somehow, and for each environment some way for it to take the place of the
+// one before.
+func (w *world) draw(app string, made *int) release.Release {
 	*made++
-	env := release.Environment{
-		Platform: "sim", Rollout: w.drawRollout(), Listen: "127.0.0.1:80", Keep: 3,
-		Volumes:    map[string]release.Volume{"data": {Mode: release.VolumeExclusive}},
-		Components: map[string]release.Component{},
+	components := w.drawComponents(*made)
+	rel := release.Release{Schema: release.Schema, App: app, Environments: map[string]release.Environment{}}
+	for _, key := range w.envs {
+		if key.App == app {
+			rel.Environments[key.Env] = release.Environment{
+				Platform: "sim", Rollout: w.drawRollout(), Listen: "127.0.0.1:80", Keep: 3, Components: components,
+				Volumes: map[string]release.Volume{"data": {Mode: release.VolumeExclusive}},
+			}
+		}
 	}
+	return rel
+}
+
+func (w *world) drawComponents(made int) map[string]release.Component {
+	out := map[string]release.Component{}
 	for i, name := range []string{"api", "web", "worker", "db"}[:1+w.rng.IntN(4)] {
 		version := 0
 		if w.rng.IntN(3) > 0 {
-			version = *made
+			version = made
 		}
 		c := w.drawComponent(i, name, version)
-		for before := range env.Components {
+		for before := range out {
 			if before < name && (before + name)[len(before)%2] == 'a' { // some need others, in no circle
 				c.Needs = append(c.Needs, before)
 			}
@@ -40,15 +59,27 @@ func (w *world) draw(made *int) release.Release {
 		if w.chance(0.02) {
 			w.missing[c.Spec.Tree] = version > 0
 		}
-		env.Components[name] = c
+		out[name] = c
 	}
 	if w.rng.IntN(6) == 0 {
 		c := w.drawComponent(9, "cron", 0)
 		c.Kind, c.Schedule, c.Replicas, c.Route, c.Hooks, c.Spec.Health, c.Spec.Port = release.KindJob, "* * * * *", 1, nil, nil, nil, 0
 		c.Spec.Command = []string{"/hook", "ok"}
-		env.Components["cron"] = c
+		out["cron"] = c
 	}
-	return release.Release{Schema: release.Schema, App: theKey.App, Environments: map[string]release.Environment{theKey.Env: env}}
+	return out
+}
+
+// trees are the trees of a release's components.
+func trees(rel release.Release) []digest.Digest {
+	var out []digest.Digest
+	for _, env := range rel.Environments {
+		for _, c := range env.Components {
+			out = append(out, c.Spec.Tree)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func (w *world) drawRollout() release.Rollout {
@@ -128,9 +159,9 @@ func (w *world) drawComponent(i int, name string, version int) release.Component
 	return c
 }
 
-func describe(rel release.Release) string {
+func describe(rel release.Release, key rollout.Key) string {
 	var parts []string
-	env := rel.Environments[theKey.Env]
+	env := rel.Environments[key.Env]
 	for _, name := range slices.Sorted(maps.Keys(env.Components)) {
 		c := env.Components[name]
 		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s×%d v%s %s %s", name, c.Replicas, c.Spec.Env["VERSION"], c.Spec.Env["behaviour"], c.Kind)))

@@ -70,7 +70,7 @@ func (p platform) Start(_ context.Context, env rollout.Key, in rollout.Instance,
 		return errLost
 	}
 	w.place(u)
-	w.signal()
+	w.signal(env)
 	w.mayCrash("after start " + in.ID)
 	if w.chance(0.03) {
 		return errLost
@@ -122,8 +122,8 @@ func (w *world) behave(u *unit) *unit {
 // place as a singleton. A platform refuses what would be held twice; that the engine
 // asked for it is a violation, unless a start that was given up came late.
 func (w *world) mayHold(u *unit) error {
-	if u.Fence != 0 && u.Fence <= w.fences[u.Component] {
-		w.violate("fence", "%s comes with the token %d after one with %d", u.ID, u.Fence, w.fences[u.Component])
+	if u.Fence != 0 && u.Fence <= w.fences[u.place()] {
+		w.violate("fence", "%s comes with the token %d after one with %d", u.ID, u.Fence, w.fences[u.place()])
 	}
 	for _, id := range w.ids() {
 		other := w.units[id]
@@ -140,7 +140,10 @@ func (w *world) mayHold(u *unit) error {
 
 // excludes says whether two units may not run at the same time.
 func (w *world) excludes(a, b *unit) bool {
-	if a.Fence != 0 && b.Fence != 0 && a.Component == b.Component {
+	switch {
+	case a.env != b.env:
+		return false
+	case a.Fence != 0 && b.Fence != 0 && a.Component == b.Component:
 		return true
 	}
 	return len(a.spec.Volumes) > 0 && len(b.spec.Volumes) > 0 && a.spec.Volumes[0].Volume == b.spec.Volumes[0].Volume
@@ -277,10 +280,10 @@ func (r router) Status(_ context.Context, env rollout.Key) (rollout.RouterStatus
 		return rollout.RouterStatus{}, errPartition
 	}
 	if w.chance(0.002) {
-		w.traffics = map[string]rollout.Traffic{}
+		clear(w.traffics)
 		w.tell("fault: the router is started anew and counts from nothing")
 	}
-	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}, Traffic: maps.Clone(w.traffics)}
+	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}, Traffic: maps.Clone(w.traffics[env])}
 	for _, q := range w.requests {
 		if w.units[q.backend] != nil && w.units[q.backend].env == env {
 			s.InFlight[q.backend]++
@@ -316,6 +319,7 @@ func (s faultyStore) Commit(ctx context.Context, env rollout.Key, version int64,
 	if len(entries) == 0 {
 		s.w.violate("I4", "a state was committed without an entry")
 	}
+	s.checkBegun(env, next, entries)
 	v, err := s.Store.Commit(ctx, env, version, next, entries)
 	if err != nil {
 		return v, err

@@ -3,13 +3,11 @@ package sim
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
-	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
@@ -21,6 +19,7 @@ type Options struct {
 // Counts say how much a run went through.
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
+	Promoted                                          int // releases that were live elsewhere
 	Superseded, Rehearsals, Said                      int // Said: what people said to rollouts in flight
 	Stages, Rolls, Hooks                              int // steps of canaries and rolling replacements, hooks and jobs that were run
 	Served, Excused                                   int // requests answered, and lost to an injected fault alone
@@ -41,12 +40,14 @@ const (
 	mostTicks  = 20_000
 )
 
-var theKey = rollout.Key{App: "app", Env: "production"}
-
 // Run plays one seed.
 func Run(seed uint64, opts Options) Result {
 	w := newWorld(seed)
+	w.envs = w.drawEnvs()
 	r := &runner{w: w, store: faultyStore{&Store{states: map[engine.Key]stored{}, sparing: true}, w}, opts: opts}
+	for _, key := range w.envs {
+		r.tended = append(r.tended, &tended{key: key})
+	}
 	r.boot()
 	for w.now.Sub(epoch) < faultyTime && len(w.violations) == 0 {
 		r.operate()
@@ -62,7 +63,7 @@ func Run(seed uint64, opts Options) Result {
 	for end := w.now.Add(quietBound); len(w.violations) == 0 && !r.atRest(); r.step() {
 		r.attend()
 		if w.now.After(end) || r.ticks > mostTicks {
-			w.violate("liveness", "not at rest %s after the faults stopped: %s", quietBound, strings.Join(r.waiting, "; "))
+			w.violate("liveness", "not at rest %s after the faults stopped: %s", quietBound, r.waiting())
 		}
 	}
 	r.checkRecord()
@@ -72,21 +73,31 @@ func Run(seed uint64, opts Options) Result {
 
 // runner is the server side of a run: one engine at a time, on one world.
 type runner struct {
-	w       *world
-	store   faultyStore
-	opts    Options
-	engine  *engine.Engine
-	ticks   int
-	made    int // releases
+	w      *world
+	store  faultyStore
+	opts   Options
+	engine *engine.Engine
+	tended []*tended
+	ticks  int
+	made   int       // releases
+	next   time.Time // when an operator does something again
+}
+
+// tended is what the server's loop knows of one environment.
+type tended struct {
+	key     rollout.Key
+	due     time.Time // when it is looked at again at the latest
 	waiting []string
-	rest    int       // ticks in a row that found nothing to do
-	next    time.Time // when an operator does something again
+	rest    int // ticks in a row that found nothing to do
 }
 
 // boot starts a server: its memory is empty, the world is as it is.
 func (r *runner) boot() {
 	for _, u := range r.w.units {
 		u.probed = false
+	}
+	for _, t := range r.tended {
+		t.due = r.w.now
 	}
 	if err := r.store.recode(); err != nil {
 		panic(err)
@@ -117,170 +128,88 @@ func (r *runner) guarded(call func()) {
 	call()
 }
 
-// step is one Tick, the invariants, and time passing until the next.
+// step lets time pass until the server looks at an environment again or an operator
+// has something to say. A look is one Tick, and then the invariants.
 func (r *runner) step() {
 	w := r.w
-	r.ticks++
-	wait := 200 * time.Millisecond
-	r.guarded(func() {
-		ticked, err := r.engine.Tick(context.Background(), w.clock(), theKey)
-		r.waiting = ticked.Waiting
-		switch {
-		case err != nil:
-			r.waiting = append(r.waiting, err.Error())
-		case ticked.Busy:
-			wait, r.rest = w.between(time.Millisecond, 20*time.Millisecond), 0
-		default:
-			wait = 5 * time.Second
-			if !ticked.Wake.IsZero() {
-				wait = min(wait, max(ticked.Wake.Sub(w.clock()), time.Millisecond))
-			}
-			r.rest++
-		}
-	})
-	if s := r.state(); len(w.violations) == 0 {
-		w.checkCapacity(s)
-		w.checkShares(s)
-		w.checkPutBack(s)
-	}
-	if w.faults && w.now.Before(r.next) {
-		wait = min(wait, r.next.Sub(w.now))
+	t := r.soonest()
+	till := t.due
+	if w.faults && r.next.Before(till) {
+		till = r.next
 	}
 	// Time passes in small pieces, so that requests meet every state of the world.
-	for end := w.now.Add(wait); w.now.Before(end); {
-		w.advance(w.now.Add(min(end.Sub(w.now), w.between(time.Millisecond, 250*time.Millisecond))))
+	for w.now.Before(till) {
+		w.advance(w.now.Add(min(till.Sub(w.now), w.between(time.Millisecond, 250*time.Millisecond))))
 		w.traffic()
-		select {
-		case <-w.changed:
-			return
-		default:
+		if r.stirred() {
+			t = r.soonest()
+			break
 		}
+	}
+	if w.now.Before(t.due) {
+		return
+	}
+	r.ticks++
+	t.due = w.now.Add(200 * time.Millisecond)
+	r.guarded(func() { r.look(t) })
+	if len(w.violations) == 0 {
+		w.check(t.key, r.state(t.key))
 	}
 }
 
-func (r *runner) state() rollout.State {
-	s, _, err := r.store.State(context.Background(), theKey)
+// look is one Tick of an environment.
+func (r *runner) look(t *tended) {
+	ticked, err := r.engine.Tick(context.Background(), r.w.clock(), t.key)
+	t.waiting = ticked.Waiting
+	switch {
+	case err != nil:
+		t.waiting = append(t.waiting, err.Error())
+	case ticked.Busy:
+		t.due, t.rest = r.w.now.Add(r.w.between(time.Millisecond, 20*time.Millisecond)), 0
+	default:
+		wait := 5 * time.Second
+		if !ticked.Wake.IsZero() {
+			wait = min(wait, max(ticked.Wake.Sub(r.w.clock()), time.Millisecond))
+		}
+		t.due = r.w.now.Add(wait)
+		t.rest++
+	}
+}
+
+// soonest is the environment that is looked at next.
+func (r *runner) soonest() *tended {
+	return slices.MinFunc(r.tended, func(a, b *tended) int { return a.due.Compare(b.due) })
+}
+
+// stirred has environments looked at now in which an instance changed, and says
+// whether there are any.
+func (r *runner) stirred() bool {
+	any := false
+	for _, t := range r.tended {
+		if r.w.stirred[t.key] {
+			t.due, any = r.w.now, true
+			delete(r.w.stirred, t.key)
+		}
+	}
+	return any
+}
+
+func (r *runner) waiting() string {
+	var all []string
+	for _, t := range r.tended {
+		for _, what := range t.waiting {
+			all = append(all, t.key.String()+": "+what)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+func (r *runner) state(key rollout.Key) rollout.State {
+	s, _, err := r.store.State(context.Background(), key)
 	if err != nil {
 		panic(err)
 	}
 	return s
-}
-
-// operate is what people do: deploy something, go back, say something to what is in
-// flight, now and then. Clocks jump, too.
-func (r *runner) operate() {
-	w := r.w
-	if w.now.Before(r.next) {
-		return
-	}
-	r.next = w.now.Add(w.between(0, 20*time.Second))
-	if w.chance(0.05) {
-		w.skew, w.skewedAt = w.between(-40*time.Second, 40*time.Second), w.now
-		w.tell("fault: the server's clock jumps to %s", w.skew)
-	}
-	if w.chance(0.05) {
-		w.lose()
-	}
-	r.guarded(func() {
-		var err error
-		switch w.rng.IntN(8) {
-		case 0, 1:
-			err = r.goBack()
-		case 2:
-			err = r.say(commands[w.rng.IntN(len(commands))])
-		default:
-			err = r.deploy()
-		}
-		if err != nil {
-			w.tell("operator: refused: %v", strings.SplitN(err.Error(), "\n", 2)[0])
-		}
-	})
-	r.attend()
-}
-
-// lose takes an artifact of some release away: a disk that fails, an operator's rm.
-func (w *world) lose() {
-	for _, d := range slices.Sorted(maps.Keys(w.releases)) {
-		for _, name := range slices.Sorted(maps.Keys(w.releases[d].Environments[theKey.Env].Components)) {
-			if tree := w.releases[d].Environments[theKey.Env].Components[name].Spec.Tree; w.chance(0.1) {
-				w.missing[tree] = true
-				w.tell("fault: tree %s is gone", tree)
-				return
-			}
-		}
-	}
-}
-
-// commands that people give, those that help more often.
-var commands = []string{
-	rollout.VerbPause, rollout.VerbResume, rollout.VerbResume, rollout.VerbApprove, rollout.VerbApprove, rollout.VerbAbort, rollout.VerbRetry,
-}
-
-// goBack rehearses a rollback and then does it: what the rehearsal says holds.
-func (r *runner) goBack() error {
-	w, ctx := r.w, context.Background()
-	w.counts.Rehearsals++
-	ready, err := r.engine.Rehearse(ctx, w.clock(), theKey)
-	if err != nil {
-		return err
-	}
-	w.tell("operator: rollback, which should work: %v", ready.OK)
-	_, err = r.engine.Rollback(ctx, w.clock(), "operator", theKey, "", engine.DeployOptions{Reason: "simulated"})
-	if err == nil {
-		w.counts.Rollbacks++
-	} else if k := fault.Of(err).Kind; ready.OK && k != fault.Internal && k != fault.Conflict {
-		w.violate("rehearsal", "a rollback should work and is refused: %v", err)
-	}
-	return err
-}
-
-func (r *runner) say(verb string) error {
-	r.w.tell("operator: %s", verb)
-	r.w.counts.Said++
-	_, err := r.engine.Control(context.Background(), r.w.clock(), "operator", theKey, rollout.Command{Verb: verb, Reason: "simulated"})
-	return err
-}
-
-func (r *runner) deploy() error {
-	w, ctx := r.w, context.Background()
-	rel := w.draw(&r.made)
-	stored, err := r.engine.AddRelease(ctx, w.clock(), "operator", rel)
-	if err != nil {
-		return err
-	}
-	w.releases[stored.Digest] = rel
-	o := engine.DeployOptions{Reason: "simulated", Queue: w.rng.IntN(4) == 0, Supersede: w.rng.IntN(4) == 0}
-	w.tell("operator: deploy release %d %s%s", stored.Number, describe(rel), manner(o))
-	if _, err = r.engine.Deploy(ctx, w.clock(), "operator", theKey, stored.Digest, o); err == nil {
-		w.counts.Deploys++
-		r.checkOnHand(rel)
-	}
-	return err
-}
-
-func manner(o engine.DeployOptions) string {
-	switch {
-	case o.Supersede:
-		return ", superseding"
-	case o.Queue:
-		return ", waiting"
-	}
-	return ""
-}
-
-// attend is a person who sooner or later approves what waits and resumes what is
-// paused, at once when there are no faults any more.
-func (r *runner) attend() {
-	s := r.state()
-	if s.Rollout == nil || r.w.faults && r.w.rng.IntN(3) > 0 {
-		return
-	}
-	if s.Rollout.Paused != nil {
-		r.guarded(func() { _ = r.say(rollout.VerbResume) })
-	}
-	if slices.ContainsFunc(r.waiting, func(s string) bool { return strings.HasPrefix(s, "a person to approve") }) {
-		r.guarded(func() { _ = r.say(rollout.VerbApprove) })
-	}
 }
 
 // Add adds another run's counts.
@@ -289,6 +218,7 @@ func (c *Counts) Add(o Counts) {
 	c.Crashes += o.Crashes
 	c.Deploys += o.Deploys
 	c.Rollbacks += o.Rollbacks
+	c.Promoted += o.Promoted
 	c.Live += o.Live
 	c.PutBack += o.PutBack
 	c.Superseded += o.Superseded

@@ -170,6 +170,15 @@ func (s *Store) State(_ context.Context, env engine.Key) (rollout.State, int64, 
 	return state, kept.version, err
 }
 
+// peek is State without an error: a state that cannot be read is none.
+func (s *Store) peek(env engine.Key) rollout.State {
+	state, _, err := s.State(context.Background(), env)
+	if err != nil {
+		return rollout.State{}
+	}
+	return state
+}
+
 // Commit is engine.Store.Commit.
 func (s *Store) Commit(ctx context.Context, env engine.Key, version int64, next rollout.State, entries []record.Entry) (int64, error) {
 	if s.states[env].version != version {

@@ -21,7 +21,8 @@ var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 type world struct {
 	rng    *rand.Rand
 	now    time.Time
-	faults bool // whether faults happen
+	faults bool          // whether faults happen
+	envs   []rollout.Key // that people deploy to
 
 	units     map[string]*unit // by instance ID: what exists on the platform
 	sorted    []string         // the units\' IDs; nil: to be made anew
@@ -31,25 +32,32 @@ type world struct {
 	left      map[string]leftRoute // instance ID to how it left its environment's table
 	requests  []request
 	releases  map[digest.Digest]release.Release
-	missing   map[digest.Digest]bool         // artifacts that are not on hand
-	fences    map[string]int64               // by component: the greatest token that was started
-	traffics  map[string]rollout.Traffic     // what the router counted since it was started
-	routedSet map[string]bool                // of tables; nil: to be made anew
-	whole     map[string]bool                // by component: it once was complete since it was last taken away
-	specs     map[digest.Digest]release.Spec // that were started, checked against their digests
-	skew      time.Duration                  // what the server's clock is ahead of the world's
-	skewedAt  time.Time                      // when that changed last
+	missing   map[digest.Digest]bool                     // artifacts that are not on hand
+	fences    map[place]int64                            // the greatest token that was started
+	traffics  map[rollout.Key]map[string]rollout.Traffic // what the router counted since it was started
+	routedSet map[string]bool                            // of tables; nil: to be made anew
+	whole     map[place]bool                             // it once was complete since it was last taken away
+	specs     map[digest.Digest]release.Spec             // that were started, checked against their digests
+	skew      time.Duration                              // what the server's clock is ahead of the world's
+	skewedAt  time.Time                                  // when that changed last
 
 	partition time.Time // until then the platform does not answer
 	routerOut time.Time // until then the router's control does not answer; it goes on serving
 	changed   chan struct{}
+	stirred   map[rollout.Key]bool // environments in which an instance changed since it was looked at
 
 	story      []told
 	violations []string
-	served     int            // requests answered
-	excused    int            // requests that an injected fault cost
-	debt       map[string]int // env/component to instances that injected faults took and that were not made up for
+	served     int           // requests answered
+	excused    int           // requests that an injected fault cost
+	debt       map[place]int // instances that injected faults took and that were not made up for
 	counts     Counts
+}
+
+// place is one component of one environment.
+type place struct {
+	env       rollout.Key
+	component string
 }
 
 // unit is one instance as the world has it.
@@ -88,6 +96,8 @@ type request struct {
 	till    time.Time
 }
 
+func (u *unit) place() place { return place{u.env, u.Component} }
+
 const never = 1000 * time.Hour
 
 func newWorld(seed uint64) *world {
@@ -95,7 +105,8 @@ func newWorld(seed uint64) *world {
 		rng: rand.New(rand.NewPCG(seed, 0x5eed)), now: epoch, faults: true,
 		units: map[string]*unit{}, past: map[string]bool{}, tables: map[rollout.Key]rollout.Table{},
 		releases: map[digest.Digest]release.Release{}, missing: map[digest.Digest]bool{}, left: map[string]leftRoute{},
-		changed: make(chan struct{}, 1), debt: map[string]int{}, specs: map[digest.Digest]release.Spec{}, fences: map[string]int64{}, whole: map[string]bool{}, traffics: map[string]rollout.Traffic{},
+		changed: make(chan struct{}, 1), debt: map[place]int{}, specs: map[digest.Digest]release.Spec{}, fences: map[place]int64{},
+		whole: map[place]bool{}, traffics: map[rollout.Key]map[string]rollout.Traffic{}, stirred: map[rollout.Key]bool{},
 	}
 }
 
@@ -148,7 +159,7 @@ func (w *world) advance(now time.Time) {
 	w.now = now
 	for _, l := range w.late {
 		if !l.at.After(now) && w.units[l.u.ID] == nil && !w.past[l.u.ID] {
-			if l.u.Fence != 0 && l.u.Fence <= w.fences[l.u.Component] || w.held(l.u) {
+			if l.u.Fence != 0 && l.u.Fence <= w.fences[l.u.place()] || w.held(l.u) {
 				w.tell("world: the lost start of %s comes to nothing: what it needs is held", l.u.ID)
 				continue
 			}
@@ -188,7 +199,7 @@ func (w *world) advanceUnit(u *unit) {
 // owe notes that an injected fault took an instance, for which the engine is not
 // to blame until it had the chance to make up for it.
 func (w *world) owe(u *unit) {
-	w.debt[u.env.String()+"/"+u.Component]++
+	w.debt[u.place()]++
 }
 
 // cut ends the requests of a unit that ended. mayStop has checked that the engine
@@ -202,7 +213,7 @@ func (w *world) cut(u *unit, how string) {
 		}
 		return r.backend == u.ID
 	})
-	w.signal()
+	w.signal(u.env)
 }
 
 // mayStop checks that ending a unit now loses nothing that was promised: it left
@@ -217,7 +228,9 @@ func (w *world) mayStop(u *unit) {
 	}
 }
 
-func (w *world) signal() {
+// signal tells the platform's watcher that an instance changed.
+func (w *world) signal(env rollout.Key) {
+	w.stirred[env] = true
 	select {
 	case w.changed <- struct{}{}:
 	default:
@@ -265,7 +278,7 @@ func (w *world) traffic() {
 			s := &w.tables[key].Services[i]
 			for range w.rng.IntN(3) {
 				if b := w.pick(s); b != nil {
-					w.send(s.Name, b)
+					w.send(key, s.Name, b)
 				}
 			}
 		}
@@ -290,7 +303,7 @@ func (w *world) pick(s *rollout.Service) *rollout.Backend {
 	return nil
 }
 
-func (w *world) send(service string, b *rollout.Backend) {
+func (w *world) send(env rollout.Key, service string, b *rollout.Backend) {
 	u := w.units[b.ID]
 	switch {
 	case u == nil:
@@ -302,14 +315,14 @@ func (w *world) send(service string, b *rollout.Backend) {
 	default:
 		w.served++
 		w.requests = append(w.requests, request{backend: b.ID, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))})
-		w.count(service, b, u)
+		w.count(env, service, b, u)
 	}
 }
 
 // count counts an answer, as its program's behaviour makes it.
-func (w *world) count(service string, b *rollout.Backend, u *unit) {
+func (w *world) count(env rollout.Key, service string, b *rollout.Backend, u *unit) {
 	key := rollout.TrafficKey(service, b.Release)
-	t := w.traffics[key]
+	t := w.traffics[env][key]
 	latency := make([]int64, len(rollout.LatencyBounds)+1)
 	copy(latency, t.Latency)
 	t.Latency = latency
@@ -324,7 +337,10 @@ func (w *world) count(service string, b *rollout.Backend, u *unit) {
 		class += 12
 	}
 	t.Latency[class]++
-	w.traffics[key] = t
+	if w.traffics[env] == nil {
+		w.traffics[env] = map[string]rollout.Traffic{}
+	}
+	w.traffics[env][key] = t
 }
 
 // ids lists the units' IDs, sorted.
@@ -342,7 +358,7 @@ func (w *world) ids() []string {
 func (w *world) place(u *unit) {
 	w.units[u.ID], w.sorted = u, nil
 	if u.Fence != 0 {
-		w.fences[u.Component] = max(w.fences[u.Component], u.Fence)
+		w.fences[u.place()] = max(w.fences[u.place()], u.Fence)
 	}
 }
 
