@@ -23,10 +23,11 @@ up: build ## install what is missing, build, and run the main job on the example
 down: ## end what `make up` started
 	-$(BIN)/ashlar down --all --yes
 
-build: ## build bin/ashlar, bin/ashlar-shim, bin/ashlar-witness and bin/runc
+build: ## build bin/ashlar, bin/ashlar-shim, bin/ashlar-judge, bin/ashlar-witness and bin/runc
 	@scripts/need $(BUILD_PACKAGES)
 	CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/ashlar ./cmd/ashlar
 	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-shim ./cmd/ashlar-shim
+	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-judge ./cmd/ashlar-judge
 	CGO_ENABLED=0 go build -ldflags "-s -w" -o $(BIN)/ashlar-witness ./cmd/ashlar-witness
 	go build -tags seccomp -ldflags "-s -w" -o $(BIN)/runc github.com/opencontainers/runc
 
@@ -42,6 +43,8 @@ lint: ## gofmt, vet, staticcheck, and the list of linked modules
 	go tool staticcheck ./...
 	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar ./cmd/ashlar-shim ./cmd/ashlar-witness \
 		| sed '/^$$/d' | LC_ALL=C sort -u | { grep '^#' deps.txt; cat; } | diff deps.txt -
+	@go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/ashlar-judge \
+		| sed '/^$$/d' | LC_ALL=C sort -u | { grep '^#' deps-judge.txt; cat; } | diff deps-judge.txt -
 
 bench: build ## measure against the in-place baseline, as docs/benchmarks.md tells
 	@scripts/need $(TEST_PACKAGES) $(PEER_PACKAGES)

@@ -54,6 +54,8 @@ var packages = map[string]pkg{
 	"internal/release":    {core, "fault gate", "", "a release is a document, and which schedules can be is for those to say who read them"},
 	"internal/rollout":    {core, "fault gate", "", "deciding needs a reduced view of a release, which it declares itself"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
+	"internal/policy":     {core, "definition fault", "", "facts, rules and verdicts are values; evaluating the rules takes a library that everybody's start would pay for"},
+	"internal/judge":      {core, "fault gate policy", "", "the only package with CEL: a verdict is a function of a policy and facts"},
 	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
@@ -89,6 +91,7 @@ var packages = map[string]pkg{
 
 	"cmd/ashlar":         {program, "fault image release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event api cli", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
+	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":              {program, "image object seal rollout record router store load", "", "measures the programs from outside, and sealing and the record from within"},
 	"examples/demo":      {program, "load", "", "shows the programs from outside"},
@@ -160,6 +163,7 @@ func TestArchitectureIsChecked(t *testing.T) {
 		"http beyond its codes":    {"internal/fault/x.go", "package fault\nimport \"net/http\"\nvar X = http.Get", "http.Get"},
 		"a goroutine":              {"internal/rollout/x.go", "package rollout\nfunc f() { go f() }", "starts a goroutine"},
 		"Kubernetes":               {"internal/local/x.go", "package local\nimport _ \"k8s.io/client-go/rest\"", "k8s.io/client-go/rest"},
+		"CEL":                      {"internal/rollout/x.go", "package rollout\nimport _ \"cel.dev/cel-go/cel\"", "CEL is known to internal/judge alone"},
 		"an exit":                  {"cmd/ashlar/server.go", "package main\nimport \"os\"\nfunc f() { os.Exit(1) }", "os.Exit"},
 		"no syntax":                {"cmd/ashlar/server.go", "package", "server.go"},
 	} {
@@ -181,8 +185,8 @@ func tree(files map[string]string) fstest.MapFS {
 	return m
 }
 
-// TestDepsAgree: deps.txt, which `make lint` compares with what is really linked,
-// names the versions of go.mod, so that neither changes alone.
+// TestDepsAgree: deps.txt and deps-judge.txt, which `make lint` compares with what is really linked,
+// name the versions of go.mod, so that none changes alone.
 func TestDepsAgree(t *testing.T) {
 	text, err := os.ReadFile("go.mod")
 	if err != nil {
@@ -196,7 +200,13 @@ func TestDepsAgree(t *testing.T) {
 	for _, r := range mod.Require {
 		required[r.Mod.Path+" "+r.Mod.Version] = true
 	}
-	list, err := os.ReadFile("deps.txt")
+	for _, name := range []string{"deps.txt", "deps-judge.txt"} {
+		agree(t, name, required)
+	}
+}
+
+func agree(t *testing.T, name string, required map[string]bool) {
+	list, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,11 +217,11 @@ func TestDepsAgree(t *testing.T) {
 		}
 		deps = append(deps, line)
 		if !required[line] {
-			t.Errorf("deps.txt has %q, go.mod has not; the first lines of deps.txt tell how to make it anew", line)
+			t.Errorf("%s has %q, go.mod has not; its first lines tell how to make it anew", name, line)
 		}
 	}
 	if !slices.IsSorted(deps) || len(deps) == 0 {
-		t.Errorf("deps.txt has %d lines, sorted: %v", len(deps), slices.IsSorted(deps))
+		t.Errorf("%s has %d lines, sorted: %v", name, len(deps), slices.IsSorted(deps))
 	}
 }
 
@@ -313,6 +323,9 @@ func (c *checker) file(name string, text []byte) {
 func (c *checker) imported(name, dir string, p pkg, test bool, called, imported string) {
 	if strings.Contains(imported, "k8s.io/") && dir != "internal/kube" {
 		c.report("%s: imports %s: Kubernetes is known to internal/kube alone, its client is larger than everything else together", name, imported)
+	}
+	if strings.HasPrefix(imported, "cel.dev/") && dir != "internal/judge" {
+		c.report("%s: imports %s: CEL is known to internal/judge alone, as it costs the start of every program", name, imported)
 	}
 	if inner, ours := strings.CutPrefix(imported, module); ours {
 		short := strings.TrimPrefix(inner, "internal/")

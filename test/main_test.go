@@ -50,7 +50,7 @@ func run(m *testing.M) (code int, err error) {
 // build makes the programs of the tree as it is. The runtime, which does not change
 // with it, is taken from where `make build` leaves it, if it did.
 func build() error {
-	if err := goBuild("-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/ashlar", "./cmd/ashlar-shim", "./cmd/ashlar-witness"); err != nil {
+	if err := goBuild("-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/ashlar", "./cmd/ashlar-shim", "./cmd/ashlar-judge", "./cmd/ashlar-witness"); err != nil {
 		return err
 	}
 	made, err := filepath.Abs("../bin/runc")
