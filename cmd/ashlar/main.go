@@ -32,8 +32,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Seals:   openSeals,
 		Doctor:  examine,
 		Log:     cli.LogParts{Key: notary.PublicKey, Remember: notary.Remember, Renew: renewLog},
-		Keys:    cli.KeyParts{New: keyfile.New, Open: keyfile.Open, Public: keyfile.Public, List: keyfile.List},
-		Serve:   func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
+		Keys:    cli.KeyParts{New: keyfile.New, Use: keyfile.Use, Signer: keyfile.Signer, OfRole: keyfile.OfRole, Public: keyfile.Public, List: keyfile.List},
+
+		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
+		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)
 			return router.Serve(ctx, router.Config{RunDir: q.RunDir, TakeOver: q.TakeOver, ACMEDir: q.ACME, Metrics: q.Metrics, Log: logger(stderr, cli.LogOptions{}), Version: version})

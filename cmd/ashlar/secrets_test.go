@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 const secretYAML = `
@@ -116,10 +117,13 @@ func (s *shop) ashlar(t *testing.T, stdin string, args ...string) (int, string) 
 	t.Helper()
 	var out bytes.Buffer
 	args = append(args, "--dir", s.dir, "--file", filepath.Join(s.source, "ashlar.yaml"))
-	status := cli.Run(t.Context(), args, strings.NewReader(stdin), &out, &out, cli.Parts{Build: buildRelease})
+	status := cli.Run(t.Context(), args, strings.NewReader(stdin), &out, &out, cli.Parts{Build: buildRelease, Keys: cli.KeyParts{OfRole: nobody}})
 	fmt.Fprint(&s.said, out.String())
 	return status, out.String()
 }
+
+// nobody has a key.
+func nobody(string, trust.Role) (string, bool, error) { return "", false, nil }
 
 func (s *shop) must(t *testing.T, stdin string, args ...string) string {
 	t.Helper()

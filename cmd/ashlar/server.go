@@ -289,12 +289,12 @@ func (s *server) api() *api.Server {
 		Notary:    s.notary,
 		Trust:     s.trust,
 
-		AppendStatement: s.store.AppendStatement,
-		Output:          s.output,
-		GC:              s.garbage.collect,
-		Secrets:         s.secrets,
-		Doctor:          s.doctor,
-		Troubles:        s.courier.Troubles,
+		AppendStatements: s.store.AppendStatements,
+		Output:           s.output,
+		GC:               s.garbage.collect,
+		Secrets:          s.secrets,
+		Doctor:           s.doctor,
+		Troubles:         s.courier.Troubles,
 		Version: func() api.Version {
 			return api.Version{Version: version, PID: os.Getpid(), Started: s.began, Dir: s.dir, RSS: residentSet()}
 		},

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -396,20 +397,11 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// A signed statement becomes a leaf of the record, and its proof one that the bundle
-// carries; what nobody signed does not.
-func TestLogStatement(t *testing.T) {
+// Signed statements become leaves of the record, and their proofs what the bundles
+// carry, all by one checkpoint; with one that nobody signed none does.
+func TestLogStatements(t *testing.T) {
 	w := newWorld(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kind, _ := trust.KindOf("signature")
-	s, err := trust.NewStatement(kind, "", digest.FromString("x"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := trust.Sign(s, key, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,32 +409,56 @@ func TestLogStatement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := b.LogEntry(public)
+	var leaves [][]byte
+	for _, name := range []string{"signature", "provenance", "spdx"} {
+		kind, _ := trust.KindOf(name)
+		s, err := trust.NewStatement(kind, "", digest.FromString("x"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := trust.Sign(s, key, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := b.LogEntry(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, leaf)
+	}
+	texts, err := w.LogStatements(t.Context(), leaves)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := w.LogStatement(t.Context(), leaf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := record.ParseInclusionProof(text)
-	if err != nil || !bytes.Equal(p.Leaf, leaf) || p.Index != 0 {
-		t.Errorf("%+v, %v", p, err)
+	var checkpoint []byte
+	for i, text := range texts {
+		p, err := record.ParseInclusionProof(text)
+		if err != nil || !bytes.Equal(p.Leaf, leaves[i]) || p.Index != int64(i) {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if i > 0 && !bytes.Equal(checkpoint, p.Checkpoint) {
+			t.Error("the proofs are by different checkpoints")
+		}
+		checkpoint = p.Checkpoint
 	}
 	var told []record.Entry
 	if err := w.Entries(t.Context(), api.EntriesQuery{To: -1}, func(e record.Entry) error { told = append(told, e); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 1 || told[0].Kind != "statement.logged" || told[0].Actor != me(t) || told[0].Data["key"] != string(public.ID()) || told[0].Data["statement"] != "0" {
+	want := map[string]string{"key": string(public.ID()), "statement": "0", "statements": "3"}
+	if len(told) != 1 || told[0].Kind != "statement.logged" || told[0].Actor != me(t) || !maps.Equal(told[0].Data, want) {
 		t.Errorf("%+v", told)
 	}
-	forged := bytes.Replace(leaf, []byte(`"digest":"`), []byte(`"digest":"A`), 1)
-	for _, bad := range [][]byte{nil, []byte("{}"), forged, append(leaf, ' ')} {
-		if _, err := w.LogStatement(t.Context(), bad); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
+	forged := bytes.Replace(leaves[0], []byte(`"digest":"`), []byte(`"digest":"A`), 1)
+	for _, bad := range [][]byte{nil, []byte("{}"), forged, append(leaves[0], ' ')} {
+		if _, err := w.LogStatements(t.Context(), [][]byte{leaves[1], bad}); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if report, err := w.VerifyLog(t.Context()); err != nil || !report.OK() || report.Entries != 2 {
+	if _, err := w.LogStatements(t.Context(), nil); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
+		t.Errorf("none: %v", err)
+	}
+	if report, err := w.VerifyLog(t.Context()); err != nil || !report.OK() || report.Entries != 4 {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

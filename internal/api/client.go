@@ -159,12 +159,21 @@ func (c *Client) Consistency(ctx context.Context, old int64) ([]byte, error) {
 	return []byte(out.Text), err
 }
 
-// LogStatement records a signed statement, as trust.Bundle.LogEntry spells it, and
-// gives the proof that it is in the record.
-func (c *Client) LogStatement(ctx context.Context, leaf []byte) ([]byte, error) {
-	var out LogText
-	err := c.send(ctx, http.MethodPost, "/v1/log/statement", leaf, &out)
-	return []byte(out.Text), err
+// LogStatements records signed statements, as trust.Bundle.LogEntry spells them, and
+// gives the proofs that they are in the record.
+func (c *Client) LogStatements(ctx context.Context, leaves [][]byte) ([][]byte, error) {
+	var out LogTexts
+	if err := c.post(ctx, "/v1/log/statements", LogRequest{leaves}, &out); err != nil {
+		return nil, err
+	}
+	if len(out.Texts) != len(leaves) {
+		return nil, fault.New(fault.Internal, "the server gave %d proofs of %d statements", len(out.Texts), len(leaves))
+	}
+	var proofs [][]byte
+	for _, t := range out.Texts {
+		proofs = append(proofs, []byte(t))
+	}
+	return proofs, nil
 }
 
 // Log reads the record as a log of tiles, over the server's socket.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,8 @@ type Notary interface {
 	Publish(ctx context.Context) (record.Seen, error)
 	// Prove gives the proof that an entry is in the record.
 	Prove(ctx context.Context, index int64) (record.InclusionProof, error)
+	// ProveAll gives the proofs of several entries, all by the same checkpoint.
+	ProveAll(ctx context.Context, indexes []int64) ([]record.InclusionProof, error)
 	// Consistency gives the proof that the record begins with its first old entries.
 	Consistency(ctx context.Context, old int64) (record.ConsistencyProof, error)
 	// Handler serves the record as files, for reading alone.
@@ -89,20 +92,58 @@ func (s *Server) consistency(ctx context.Context, r request) (LogText, error) {
 	return LogText{string(p.Marshal())}, err
 }
 
-// logStatement records a signed statement, whoever signed it: who may say what is
-// judged by those who read it, with a trust root.
-func (s *Server) logStatement(ctx context.Context, r request) (LogText, error) {
-	key, err := trust.CheckLogEntry(r.body)
-	if err != nil {
-		return LogText{}, fault.New(fault.Invalid, "%w", err)
+// maxStatements bounds a request to record statements.
+const maxStatements = 1000
+
+// LogRequest asks for signed statements to be recorded: POST /v1/log/statements.
+type LogRequest struct {
+	Leaves [][]byte `json:"leaves"` // as trust.Bundle.LogEntry spells them
+}
+
+// LogTexts are proofs, in the order of what they prove.
+type LogTexts struct {
+	Texts []string `json:"texts"`
+}
+
+// logStatements records signed statements, whoever signed them: who may say what is
+// judged by those who read them, with a trust root.
+func (s *Server) logStatements(ctx context.Context, r request) (LogTexts, error) {
+	var q LogRequest
+	if err := r.into(&q); err != nil {
+		return LogTexts{}, err
 	}
-	e := record.Entry{Time: s.Now().UTC(), Actor: r.actor, Kind: "statement.logged", Data: map[string]string{"key": string(key)}}
-	index, err := s.AppendStatement(ctx, r.body, e)
-	if err != nil {
-		return LogText{}, err
+	if len(q.Leaves) == 0 || len(q.Leaves) > maxStatements {
+		return LogTexts{}, fault.New(fault.Invalid, "the request has %d statements; it must have 1 to %d", len(q.Leaves), maxStatements)
 	}
-	p, err := s.Notary.Prove(ctx, index)
-	return LogText{string(p.Marshal())}, err
+	var keys []string
+	for _, leaf := range q.Leaves {
+		key, err := trust.CheckLogEntry(leaf)
+		if err != nil {
+			return LogTexts{}, fault.New(fault.Invalid, "%w", err)
+		}
+		keys = append(keys, string(key))
+	}
+	slices.Sort(keys)
+	e := record.Entry{Time: s.Now().UTC(), Actor: r.actor, Kind: "statement.logged", Data: map[string]string{"key": strings.Join(slices.Compact(keys), " ")}}
+	first, err := s.AppendStatements(ctx, q.Leaves, e)
+	if err != nil {
+		return LogTexts{}, err
+	}
+	indexes := make([]int64, len(q.Leaves))
+	for i := range indexes {
+		indexes[i] = first + int64(i)
+	}
+	return s.proofs(ctx, indexes)
+}
+
+// proofs proves entries of the record, all by the same checkpoint.
+func (s *Server) proofs(ctx context.Context, indexes []int64) (LogTexts, error) {
+	proofs, err := s.Notary.ProveAll(ctx, indexes)
+	out := LogTexts{}
+	for _, p := range proofs {
+		out.Texts = append(out.Texts, string(p.Marshal()))
+	}
+	return out, err
 }
 
 // logSource is record.Source over HTTP.

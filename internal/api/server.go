@@ -35,8 +35,9 @@ type Config struct {
 	VerifyLog func(ctx context.Context) (record.Report, error)
 	// Notary speaks for the record to the outside.
 	Notary Notary
-	// AppendStatement records the leaf of a signed statement, and an entry that tells of it.
-	AppendStatement func(ctx context.Context, leaf []byte, e record.Entry) (int64, error)
+	// AppendStatements records the leaves of signed statements, one after another, and an
+	// entry that tells of them. It gives the index of the first.
+	AppendStatements func(ctx context.Context, leaves [][]byte, e record.Entry) (int64, error)
 	// Trust is the trust root.
 	Trust TrustRoot
 	// Output sends lines to emit until there are no more or, following, ctx ends.
@@ -90,7 +91,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/log/checkpoint", answer(s.checkpoint))
 	mux.Handle("GET /v1/log/prove", answer(s.prove))
 	mux.Handle("GET /v1/log/consistency", answer(s.consistency))
-	mux.Handle("POST /v1/log/statement", answer(s.logStatement))
+	mux.Handle("POST /v1/log/statements", answer(s.logStatements))
 	mux.Handle("GET /v1/trust", answer(s.trust))
 	mux.Handle("POST /v1/trust", answer(s.installTrust))
 	mux.Handle(logPath, http.StripPrefix(strings.TrimSuffix(logPath, "/"), s.Notary.Handler()))

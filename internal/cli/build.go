@@ -12,6 +12,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 // buildFlags are those of every command that builds.
@@ -26,6 +27,7 @@ func (b *buildFlags) add(cmd *cobra.Command) {
 func (p *program) buildCommand() *cobra.Command {
 	var flags buildFlags
 	var export string
+	var sign bool
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the artifacts of ashlar.yaml, without deploying them",
@@ -37,11 +39,22 @@ func (p *program) buildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var ring keyring
+			if sign {
+				if ring, err = p.buildKeys(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			built, err := p.build(cmd.Context(), def, "", flags)
 			if err != nil {
 				return err
 			}
 			defer built.Unlock()
+			if sign {
+				if _, err := p.sign(cmd.Context(), def.App, built, ring); err != nil {
+					return err
+				}
+			}
 			exports, err := p.export(cmd.Context(), def.App, built, export)
 			if err != nil {
 				return err
@@ -55,8 +68,21 @@ func (p *program) buildCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&sign, "sign", false, "sign what is built, as  ashlar deploy  does where there are keys, and have the server record it")
 	cmd.Flags().StringVar(&export, "export", "", "write each artifact as an OCI layout too: a directory, or a file that ends in .tar")
 	return cmd
+}
+
+// buildKeys opens the keys for a build that has to be signed.
+func (p *program) buildKeys(ctx context.Context) (keyring, error) {
+	ring, err := p.keyring(trust.RoleRelease, trust.RoleBuilder)
+	if err == nil && len(ring) == 0 {
+		_, err = p.signerOf(trust.RoleRelease) // says that there is none, and where
+	}
+	if err == nil {
+		err = p.needServer(ctx)
+	}
+	return ring, err
 }
 
 // build builds and shows the progress on standard error. The environment that is to be

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,12 +85,27 @@ func (p *program) deploy(ctx context.Context, prep *prepared, ask question, how 
 		return err
 	}
 	prep.plan.To = added.ReleaseRef
+	signing := p.signAside(ctx, prep)
 	begun, err := c.Deploy(ctx, how.request(prep.plan))
 	if err != nil {
-		return err
+		return errors.Join(err, signing())
 	}
 	prep.built.Unlock() // the record keeps the release from here on
-	return p.begun(ctx, c, prep.plan, begun, how)
+	return errors.Join(p.begun(ctx, c, prep.plan, begun, how), signing())
+}
+
+// signAside signs what was built while the rollout goes on. What it gives waits for
+// that.
+func (p *program) signAside(ctx context.Context, prep *prepared) func() error {
+	if len(prep.ring) == 0 {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.sign(ctx, prep.app, prep.built, prep.ring)
+		done <- err
+	}()
+	return func() error { return <-done }
 }
 
 // begun follows a rollout, or leaves it to the server.

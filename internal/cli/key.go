@@ -15,8 +15,10 @@ import (
 
 // KeyParts are the signing keys, wherever they are kept.
 type KeyParts struct {
-	New    func(name string, passphrase []byte) (trust.PublicKey, error)
-	Open   func(path string, passphrase []byte) (crypto.Signer, error)
+	New    func(name string, passphrase []byte) (trust.PublicKey, error) // nil: none
+	Use    func(name, address string) (trust.PublicKey, error)
+	Signer func(key string, passphrase func() ([]byte, error)) (crypto.Signer, error)
+	OfRole func(dir string, role trust.Role) (key string, found bool, err error)
 	Public func(path string) (trust.PublicKey, error)
 	List   func(dir string) ([]string, error)
 }
@@ -25,27 +27,50 @@ type KeyParts struct {
 const passphraseVariable = "ASHLAR_KEY_PASSPHRASE"
 
 func (p *program) keyCommand() *cobra.Command {
+	var plain bool
+	newKey := &cobra.Command{Use: "new NAME", Short: "Make a key: NAME.key and NAME.pub", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+		var pass []byte
+		var err error
+		if !plain {
+			if pass, err = p.passphrase(args[0], true); err != nil {
+				return err
+			}
+		}
+		k, err := p.parts.Keys.New(args[0], pass)
+		if err != nil {
+			return err
+		}
+		return p.showKeys([]namedKey{{args[0], k.ID()}})
+	}}
+	newKey.Flags().BoolVar(&plain, "no-passphrase", false, "do not encrypt it: whoever can read the file can sign; it opens at once, and unattended")
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Make and list signing keys",
 		Long: "A key is a pair of files: NAME.key, encrypted with a passphrase, and NAME.pub. They are ECDSA keys on\n" +
 			"P-256 in the form of cosign's. What a key may say is in the trust root:  ashlar trust --help\n" +
-			"The passphrase is asked for, or taken from " + passphraseVariable + ".",
+			"The passphrase is asked for, or taken from " + passphraseVariable + ".\n\n" +
+			"Commands that sign take the key of a role from the directory that " + keysVariable + " names, or ashlar/keys in\n" +
+			"the user's configuration: release.key, builder.key, approver.key, rebuilder.key. Without it they do not sign.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "new NAME", Short: "Make a key: NAME.key and NAME.pub", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
-			pass, err := p.passphrase(args[0], true)
-			if err != nil {
-				return err
-			}
-			k, err := p.parts.Keys.New(args[0], pass)
-			if err != nil {
-				return err
-			}
-			return p.showKeys([]namedKey{{args[0], k.ID()}})
-		}},
+		newKey,
+		&cobra.Command{
+			Use: "use NAME ADDRESS", Short: "Use a key that is in no file, under a name: NAME.uri and NAME.pub",
+			Long: "ADDRESS is one of\n" +
+				"  pkcs11:token=LABEL;object=KEY?module-path=FILE&pin-source=FILE    a key in a token (RFC 7512), by OpenSC's pkcs11-tool\n" +
+				"  exec:/program argument…                                           a program that signs, such as one for a cloud's key service\n\n" +
+				"The program reads one JSON value and writes one: {\"operation\":\"public-key\"} gives {\"publicKey\": PEM};\n" +
+				"{\"operation\":\"sign\",\"digest\": SHA-256 in base64} gives {\"signature\": ASN.1 in base64}.",
+			Args: cobra.ExactArgs(2), RunE: func(_ *cobra.Command, args []string) error {
+				k, err := p.parts.Keys.Use(args[0], args[1])
+				if err != nil {
+					return err
+				}
+				return p.showKeys([]namedKey{{args[0], k.ID()}})
+			},
+		},
 		&cobra.Command{Use: "ls [DIR]", Short: "List the keys of a directory", Args: cobra.MaximumNArgs(1), RunE: func(_ *cobra.Command, args []string) error {
 			names, err := p.parts.Keys.List(append(args, ".")[0])
 			if err != nil {
@@ -121,14 +146,10 @@ func (p *program) passphrase(name string, again bool) ([]byte, error) {
 }
 
 // signers opens private keys.
-func (p *program) signers(paths []string) ([]crypto.Signer, error) {
+func (p *program) signers(keys []string) ([]crypto.Signer, error) {
 	var out []crypto.Signer
-	for _, path := range paths {
-		pass, err := p.passphrase(path, false)
-		if err != nil {
-			return nil, err
-		}
-		s, err := p.parts.Keys.Open(path, pass)
+	for _, key := range keys {
+		s, err := p.parts.Keys.Signer(key, func() ([]byte, error) { return p.passphrase(key, false) })
 		if err != nil {
 			return nil, err
 		}

@@ -23,6 +23,8 @@ type Parts struct {
 	Route   func(ctx context.Context, q RouteRequest) error
 	Log     LogParts
 	Keys    KeyParts
+
+	Statements StatementParts
 }
 
 // BuildRequest asks for artifacts and a release of a definition.

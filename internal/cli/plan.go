@@ -13,6 +13,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 func (p *program) planCommand() *cobra.Command {
@@ -48,6 +49,7 @@ type prepared struct {
 	doc      []byte
 	plan     api.Plan
 	files    map[string][]string // by component: what changes in its sealed tree
+	ring     keyring             // keys that sign what was built
 }
 
 // planView is what a plan is as JSON.
@@ -77,11 +79,17 @@ func (p *program) prepare(ctx context.Context, args []string, flags buildFlags, 
 	if err != nil {
 		return nil, err
 	}
+	var ring keyring
+	if deploying {
+		if ring, err = p.keyring(trust.RoleRelease, trust.RoleBuilder); err != nil {
+			return nil, err
+		}
+	}
 	built, err := p.build(ctx, def, env, flags)
 	if err != nil {
 		return nil, err
 	}
-	prep := &prepared{app: def.App, env: env, built: built}
+	prep := &prepared{app: def.App, env: env, built: built, ring: ring}
 	if err := p.plan(ctx, prep, deploying); err != nil {
 		built.Unlock()
 		return nil, err

@@ -9,10 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
-	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
@@ -97,7 +95,7 @@ func (p *program) statementSignCommand() *cobra.Command {
 		},
 	}
 	a.flags(cmd)
-	cmd.Flags().StringVar(&key, "key", "", "private key, as  ashlar key new  made it")
+	cmd.Flags().StringVar(&key, "key", "", "private key: a file, or an address as  ashlar key use  takes it")
 	cmd.Flags().StringVar(&predicate, "predicate", "", "file with what is said, a JSON object; without it: {}")
 	cmd.Flags().StringVar(&name, "name", "", "name of the artifact, for people")
 	cmd.Flags().BoolVar(&offline, "unrecorded", false, "do not have it recorded: it bears no proof then")
@@ -110,39 +108,14 @@ func (p *program) logBundle(ctx context.Context, b *trust.Bundle, public any) er
 	if err != nil {
 		return err
 	}
-	body, err := b.LogEntry(key)
-	if err != nil {
-		return err
-	}
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	text, err := c.LogStatement(ctx, body)
-	if err != nil {
-		return err
-	}
-	proof, err := record.ParseInclusionProof(text)
-	if err != nil {
-		return fault.New(fault.Internal, "the server's proof cannot be read: %w", err)
-	}
 	dir, err := p.stateDir()
 	if err != nil {
 		return err
 	}
-	logKey, err := p.parts.Log.Key(dir)
-	if err != nil {
-		return err
-	}
-	v, err := note.NewVerifier(logKey)
-	if err != nil {
-		return err
-	}
-	if _, err := proof.Check(v); err != nil {
-		return err
-	}
-	b.Log = &trust.Logged{LogID: trust.LogID(v, logKey), Body: body, Proof: proof}
-	return nil
+	one := []signed{{bundle: *b, key: key}}
+	err = p.logSigned(ctx, dir, one)
+	*b = one[0].bundle
+	return err
 }
 
 func (p *program) statementVerifyCommand() *cobra.Command {

@@ -1,9 +1,13 @@
-// Package keyfile keeps signing keys in files, as cosign does: an ECDSA key on
-// P-256, in PKCS #8, encrypted with a passphrase (scrypt and NaCl's secretbox), in
-// PEM; the public key beside it. So cosign can use our keys, and we its.
+// Package keyfile gives signing keys, as crypto.Signers, wherever they are kept.
 //
-// What it gives is a crypto.Signer. Keys in hardware or at a cloud's key service are
-// that too, and would be opened beside this package.
+// In files as cosign has them: an ECDSA key on P-256, in PKCS #8, encrypted with a
+// passphrase (scrypt and NaCl's secretbox), in PEM; the public key beside it. So cosign
+// can use our keys, and we its. Also without a passphrase, where whoever makes the key
+// says so and nobody else may read the file: scrypt takes a quarter of a second, which
+// an unattended deploy need not spend.
+//
+// In tokens (PKCS #11), and behind any program that signs: see [Signer]. Whatever else
+// there is, a cloud's key service say, is a program of a few lines.
 package keyfile
 
 import (
@@ -29,6 +33,9 @@ import (
 // pemTypes are what cosign has called such keys; the first is written.
 var pemTypes = []string{"ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"}
 
+// plainType is the type of a key without a passphrase: PKCS #8.
+const plainType = "PRIVATE KEY"
+
 const (
 	privateSuffix = ".key"
 	publicSuffix  = ".pub"
@@ -36,6 +43,7 @@ const (
 )
 
 // New makes a key: NAME.key, mode 0600, and NAME.pub. There must be none of the name.
+// A nil passphrase: it has none.
 func New(name string, passphrase []byte) (trust.PublicKey, error) {
 	name = strings.TrimSuffix(name, privateSuffix)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -46,16 +54,18 @@ func New(name string, passphrase []byte) (trust.PublicKey, error) {
 	if err != nil {
 		return trust.PublicKey{}, err
 	}
-	sealed, err := encrypted.Encrypt(der, passphrase)
-	if err != nil {
-		return trust.PublicKey{}, err
+	block := &pem.Block{Type: plainType, Bytes: der}
+	if passphrase != nil {
+		block.Type = pemTypes[0]
+		if block.Bytes, err = encrypted.Encrypt(der, passphrase); err != nil {
+			return trust.PublicKey{}, err
+		}
 	}
 	public, err := trust.NewPublicKey(key.Public())
 	if err != nil {
 		return public, err
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: pemTypes[0], Bytes: sealed})
-	if err := write(name+privateSuffix, text, 0o600); err != nil {
+	if err := write(name+privateSuffix, pem.EncodeToMemory(block), 0o600); err != nil {
 		return public, err
 	}
 	return public, write(name+publicSuffix, []byte(public.PEM()), 0o644)
@@ -73,19 +83,24 @@ func write(path string, text []byte, mode os.FileMode) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Open reads a private key.
-func Open(path string, passphrase []byte) (crypto.Signer, error) {
+// openFile reads a private key.
+func openFile(path string, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	text, err := read(path)
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(text)
-	if block == nil || !slices.Contains(pemTypes, block.Type) {
-		return nil, fault.New(fault.Invalid, "it is not an encrypted private key").At(path).Mend("name the file that ends in .key; ashlar key new makes one")
+	if block == nil || block.Type != plainType && !slices.Contains(pemTypes, block.Type) {
+		return nil, fault.New(fault.Invalid, "it is not a private key").At(path).Mend("name the file that ends in .key; ashlar key new makes one")
 	}
-	der, err := encrypted.Decrypt(block.Bytes, passphrase)
+	der := block.Bytes
+	if block.Type == plainType {
+		err = private(path)
+	} else {
+		der, err = decrypt(path, der, passphrase)
+	}
 	if err != nil {
-		return nil, fault.New(fault.Refused, "the passphrase does not open the key").At(path)
+		return nil, err
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
@@ -98,10 +113,31 @@ func Open(path string, passphrase []byte) (crypto.Signer, error) {
 	return key, nil
 }
 
+func decrypt(path string, sealed []byte, passphrase func() ([]byte, error)) ([]byte, error) {
+	pass, err := passphrase()
+	if err != nil {
+		return nil, err
+	}
+	der, err := encrypted.Decrypt(sealed, pass)
+	if err != nil {
+		return nil, fault.New(fault.Refused, "the passphrase does not open the key").At(path)
+	}
+	return der, nil
+}
+
+// private says whether only its owner may read a key that has no passphrase.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		return fault.New(fault.Refused, "the key has no passphrase, and others may read it: its mode is %04o", info.Mode().Perm()).At(path).Mend("chmod 600 %s, if nobody has it yet", path)
+	}
+	return err
+}
+
 // Public reads a public key from NAME.pub, however the key is named.
 func Public(path string) (trust.PublicKey, error) {
-	if strings.HasSuffix(path, privateSuffix) {
-		path = strings.TrimSuffix(path, privateSuffix) + publicSuffix
+	if stem, ok := strings.CutSuffix(strings.TrimSuffix(path, privateSuffix), uriSuffix); ok || stem != path {
+		path = stem + publicSuffix
 	} else if !strings.HasSuffix(path, publicSuffix) {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			path += publicSuffix

@@ -10,6 +10,10 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
+func secret(text string) func() ([]byte, error) {
+	return func() ([]byte, error) { return []byte(text), nil }
+}
+
 func TestKeyFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "release")
 	made, err := New(name, []byte("secret"))
@@ -20,7 +24,7 @@ func TestKeyFile(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	signer, err := Open(name+".key", []byte("secret"))
+	signer, err := Signer(name+".key", secret("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +43,10 @@ func TestKeyFile(t *testing.T) {
 		do   func() error
 		kind fault.Kind
 	}{
-		"another passphrase": {func() error { _, err := Open(name+".key", []byte("guess")); return err }, fault.Refused},
-		"a public key":       {func() error { _, err := Open(name+".pub", nil); return err }, fault.Invalid},
-		"no file":            {func() error { _, err := Open(name, nil); return err }, fault.NotFound},
-		"a second key":       {func() error { _, err := New(name, nil); return err }, fault.Conflict},
+		"another passphrase": {func() error { _, err := Signer(name+".key", secret("guess")); return err }, fault.Refused},
+		"a public key":       {func() error { _, err := Signer(name+".pub", nil); return err }, fault.Invalid},
+		"no file":            {func() error { _, err := Signer(name, nil); return err }, fault.NotFound},
+		"a second key":       {func() error { _, err := New(name, []byte{}); return err }, fault.Conflict},
 		"no public key":      {func() error { _, err := Public(name + "x"); return err }, fault.NotFound},
 	} {
 		if err := c.do(); fault.Of(err) == nil || fault.Of(err).Kind != c.kind {

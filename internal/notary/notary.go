@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,19 +155,32 @@ func (n *Notary) Verifier() note.Verifier { return n.verifier }
 
 // Prove gives the proof that an entry is in the record, as it is now.
 func (n *Notary) Prove(ctx context.Context, index int64) (record.InclusionProof, error) {
-	now, err := n.covering(ctx, index+1)
+	all, err := n.ProveAll(ctx, []int64{index})
 	if err != nil {
 		return record.InclusionProof{}, err
 	}
-	hashes, err := record.ProveInclusion(now.Size, index, n.Record.Hashes(ctx))
+	return all[0], nil
+}
+
+// ProveAll gives the proofs of several entries, all by the same checkpoint.
+func (n *Notary) ProveAll(ctx context.Context, indexes []int64) ([]record.InclusionProof, error) {
+	now, err := n.covering(ctx, slices.Max(append([]int64{0}, indexes...))+1)
 	if err != nil {
-		return record.InclusionProof{}, err
+		return nil, err
 	}
-	leaves, err := n.Record.Leaves(ctx, index, index+1)
-	if err != nil || len(leaves) != 1 {
-		return record.InclusionProof{}, errors.Join(err, fault.New(fault.NotFound, "the record has no entry %d", index))
+	out := make([]record.InclusionProof, 0, len(indexes))
+	for _, index := range indexes {
+		hashes, err := record.ProveInclusion(now.Size, index, n.Record.Hashes(ctx))
+		if err != nil {
+			return nil, err
+		}
+		leaves, err := n.Record.Leaves(ctx, index, index+1)
+		if err != nil || len(leaves) != 1 {
+			return nil, errors.Join(err, fault.New(fault.NotFound, "the record has no entry %d", index))
+		}
+		out = append(out, record.InclusionProof{Index: index, Leaf: leaves[0], Hashes: hashes, Checkpoint: now.Signed})
 	}
-	return record.InclusionProof{Index: index, Leaf: leaves[0], Hashes: hashes, Checkpoint: now.Signed}, nil
+	return out, nil
 }
 
 // Consistency gives the proof that the record, as it is now, begins with its first

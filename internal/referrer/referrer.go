@@ -35,10 +35,11 @@ const Kind = "referrer"
 // ReleaseType is the media type of a release document as the subject of a statement.
 const ReleaseType = "application/vnd.ashlar.release.v1+json"
 
-// Annotations by which cosign finds a bundle.
+// Annotations by which cosign finds a bundle, and one by which we do.
 const (
 	contentAnnotation   = "dev.sigstore.bundle.content" // "dsse-envelope"
 	predicateAnnotation = "dev.sigstore.bundle.predicateType"
+	keyAnnotation       = "dev.ashlar.key" // trust.KeyID, so that one need not read the bundle
 )
 
 // maxBundle bounds what is read of a bundle, in bytes.
@@ -52,6 +53,7 @@ type Referrer struct {
 	Annotations   map[string]string
 	Bundle        digest.Digest // its layer; empty if it is no bundle
 	PredicateType string        // of the bundle's statement, as the manifest has it
+	Key           trust.KeyID   // of the bundle, likewise
 }
 
 // Statement is a bundle with what it is about.
@@ -95,7 +97,7 @@ func AttachAll(store *object.Store, all []Statement) ([]digest.Digest, error) {
 
 // attach adds one referrer to a batch.
 func attach(batch *object.Batch, subject ocispec.Descriptor, bundle []byte) (digest.Digest, error) {
-	s, err := read(bundle)
+	s, key, err := read(bundle)
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +116,7 @@ func attach(batch *object.Batch, subject ocispec.Descriptor, bundle []byte) (dig
 	raw, err := json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: trust.BundleType,
 		Config: config, Layers: []ocispec.Descriptor{{MediaType: trust.BundleType, Digest: layer, Size: int64(len(bundle))}}, Subject: &subject,
-		Annotations: map[string]string{contentAnnotation: "dsse-envelope", predicateAnnotation: s.PredicateType},
+		Annotations: map[string]string{contentAnnotation: "dsse-envelope", predicateAnnotation: s.PredicateType, keyAnnotation: string(key)},
 	})
 	if err != nil {
 		return "", err
@@ -126,16 +128,16 @@ func attach(batch *object.Batch, subject ocispec.Descriptor, bundle []byte) (dig
 	return manifest, batch.SetRef(Kind, Name(subject.Digest, manifest), manifest)
 }
 
-func read(bundle []byte) (trust.Statement, error) {
+func read(bundle []byte) (trust.Statement, trust.KeyID, error) {
 	b, err := trust.ParseBundle(bundle)
 	if err != nil {
-		return trust.Statement{}, fault.New(fault.Invalid, "%w", err)
+		return trust.Statement{}, "", fault.New(fault.Invalid, "%w", err)
 	}
 	s, err := trust.ParseStatement(b.Payload)
 	if err != nil {
-		return s, fault.New(fault.Invalid, "%w", err)
+		return s, "", fault.New(fault.Invalid, "%w", err)
 	}
-	return s, nil
+	return s, b.Key, nil
 }
 
 // describe gives the descriptor of a subject. Its size has to be true: so it has to be
@@ -208,7 +210,7 @@ func parse(store *object.Store, manifest, subject digest.Digest) (Referrer, erro
 		r.ArtifactType = m.Config.MediaType
 	}
 	if len(m.Layers) == 1 && m.Layers[0].MediaType == trust.BundleType {
-		r.Bundle, r.PredicateType = m.Layers[0].Digest, m.Annotations[predicateAnnotation]
+		r.Bundle, r.PredicateType, r.Key = m.Layers[0].Digest, m.Annotations[predicateAnnotation], trust.KeyID(m.Annotations[keyAnnotation])
 	}
 	return r, nil
 }

@@ -88,6 +88,10 @@ func TestAttached(t *testing.T) {
 	if _, err := Attach(w.store, other, w.bundle("signature", other)); err != nil {
 		t.Fatal(err)
 	}
+	key, err := trust.NewPublicKey(w.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	got, err := Of(w.store, about)
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%d referrers, %v; want 2", len(got), err)
@@ -115,7 +119,7 @@ func TestAttached(t *testing.T) {
 			"config":      map[string]any{"mediaType": "application/vnd.oci.empty.v1+json", "digest": empty, "size": 2.0},
 			"layers":      []any{map[string]any{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json", "digest": r.Bundle.String(), "size": float64(len(text))}},
 			"subject":     map[string]any{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": about.String(), "size": float64(len(size))},
-			"annotations": map[string]any{"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": r.PredicateType},
+			"annotations": map[string]any{"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": r.PredicateType, "dev.ashlar.key": string(key.ID())},
 		}
 		if diff := cmp.Diff(want, m); diff != "" {
 			t.Errorf("a referrer (-want +got):\n%s", diff)

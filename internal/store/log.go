@@ -77,18 +77,21 @@ func insertLeaf(ctx context.Context, tx *sql.Tx, index int64, about engine.Key, 
 	return err
 }
 
-// AppendStatement adds the leaf of a signed statement and, after it, an entry that
-// tells of it, in one transaction. It gives the leaf's index, which the entry has too.
-func (s *Store) AppendStatement(ctx context.Context, leaf []byte, e record.Entry) (int64, error) {
-	if !record.IsStatement(leaf) {
-		return 0, fault.New(fault.Invalid, "what is to be recorded is no signed statement")
+// AppendStatements adds the leaves of signed statements and, after them, an entry that
+// tells of them, in one transaction. It gives the first leaf's index, which the entry has
+// too, and their number if there are more.
+func (s *Store) AppendStatements(ctx context.Context, leaves [][]byte, e record.Entry) (int64, error) {
+	for _, leaf := range leaves {
+		if !record.IsStatement(leaf) {
+			return 0, fault.New(fault.Invalid, "what is to be recorded is no signed statement")
+		}
 	}
 	var size int64
 	err := s.change(ctx, "append to the record", func(tx *sql.Tx) (err error) {
 		if size, _, err = head(ctx, tx); err != nil {
 			return err
 		}
-		if err := appendLeaves(ctx, tx, size, [][]byte{leaf}, []engine.Key{{}}); err != nil {
+		if err := appendLeaves(ctx, tx, size, leaves, make([]engine.Key, len(leaves))); err != nil {
 			return err
 		}
 		e.Data = maps.Clone(e.Data)
@@ -96,6 +99,9 @@ func (s *Store) AppendStatement(ctx context.Context, leaf []byte, e record.Entry
 			e.Data = map[string]string{}
 		}
 		e.Data["statement"] = strconv.FormatInt(size, 10)
+		if len(leaves) > 1 {
+			e.Data["statements"] = strconv.Itoa(len(leaves))
+		}
 		return appendEntries(ctx, tx, []record.Entry{e})
 	})
 	return size, err

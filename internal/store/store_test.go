@@ -413,11 +413,11 @@ func TestLock(t *testing.T) {
 
 // A statement's leaf and the entry that tells of it are one change; the leaf is in
 // the tree, and not among the entries.
-func TestAppendStatement(t *testing.T) {
+func TestAppendStatements(t *testing.T) {
 	s := open(t, t.TempDir())
 	commit(t, s, 0, "a")
 	leaf := []byte(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{}}`)
-	index, err := s.AppendStatement(t.Context(), leaf, record.Entry{Actor: "somebody", Kind: "statement.logged"})
+	index, err := s.AppendStatements(t.Context(), [][]byte{leaf}, record.Entry{Actor: "somebody", Kind: "statement.logged"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +433,7 @@ func TestAppendStatement(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	for _, bad := range []string{"", "{}", `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{} }`} {
-		if _, err := s.AppendStatement(t.Context(), []byte(bad), record.Entry{Actor: "somebody", Kind: "x"}); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
+		if _, err := s.AppendStatements(t.Context(), [][]byte{leaf, []byte(bad)}, record.Entry{Actor: "somebody", Kind: "x"}); fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

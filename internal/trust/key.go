@@ -64,6 +64,9 @@ func (k PublicKey) ID() KeyID {
 	return KeyID(hex.EncodeToString(sum[:]))
 }
 
+// ECDSA is the key for the standard library.
+func (k PublicKey) ECDSA() *ecdsa.PublicKey { return k.key }
+
 // PEM spells the key.
 func (k PublicKey) PEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der}))

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/referrer"
+)
+
+// predicates is what a builder says of an artifact.
+func predicates(_ context.Context, _ string, _ cli.BuiltComponent) (map[string][]byte, error) {
+	return map[string][]byte{}, nil
+}
+
+// attached lists the statements about an artifact.
+func attached(dir string, about digest.Digest) (_ []cli.AttachedStatement, err error) {
+	objects, err := object.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, objects.Close()) }()
+	all, err := referrer.Of(objects, about)
+	var out []cli.AttachedStatement
+	for _, r := range all {
+		if r.Bundle != "" {
+			out = append(out, cli.AttachedStatement{PredicateType: r.PredicateType, Key: r.Key, Bundle: r.Bundle})
+		}
+	}
+	return out, err
+}
+
+// attach keeps statements beside what they are about.
+func attach(dir string, all []cli.AttachStatement) (err error) {
+	objects, err := object.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, objects.Close()) }()
+	var statements []referrer.Statement
+	for _, s := range all {
+		statements = append(statements, referrer.Statement{About: s.About, Bundle: s.Bundle})
+	}
+	_, err = referrer.AttachAll(objects, statements)
+	return err
+}
