@@ -53,6 +53,7 @@ var packages = map[string]pkg{
 	"internal/image":      {core, "fault", "", "an image is a value"},
 	"internal/release":    {core, "fault gate", "", "a release is a document, and which schedules can be is for those to say who read them"},
 	"internal/rollout":    {core, "fault gate", "", "deciding needs a reduced view of a release, which it declares itself"},
+	"internal/ledger":     {core, "fault image", "", "where bytes come from is a document; what it is read from is passed in"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
 	"internal/policy":     {core, "definition fault", "", "facts, rules and verdicts are values; evaluating the rules takes a library that everybody's start would pay for"},
 	"internal/judge":      {core, "fault gate policy", "", "the only package with CEL: a verdict is a function of a policy and facts"},
@@ -66,8 +67,8 @@ var packages = map[string]pkg{
 
 	"internal/object": {adapter, "fault image", "", "the content store; it is an image.Opener"},
 	"internal/seal":   {adapter, "fault image release object", "", "sealed trees are metadata over the content store's objects"},
-	"internal/debian": {adapter, "fault image object", "", "what is fetched is kept in the content store"},
-	"internal/build":  {adapter, "fault definition image release object seal debian", "", "a build reads a definition and puts artifacts and seals into the content store"},
+	"internal/debian": {adapter, "fault image ledger object", "", "what is fetched is kept in the content store"},
+	"internal/build":  {adapter, "fault definition image ledger release object seal debian", "", "a build reads a definition and puts artifacts and seals into the content store"},
 	"internal/shim":   {adapter, "fault seal", "", "the process that holds one instance; it mounts the instance's seal"},
 	"internal/local":  {adapter, "fault release rollout seal shim", "engine conformance image object", "it is an engine.Platform, which Go sees without an import; its tests assert it"},
 	"internal/router": {adapter, "fault rollout", "load conformance", "it is an engine.Router, which Go sees without an import"},

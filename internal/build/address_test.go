@@ -54,6 +54,10 @@ environments:
 	}
 	web := env.Components["web"]
 	spec := web.Spec
+	if web.Ledger == "" {
+		t.Error("web has no ledger")
+	}
+	web.Ledger = ""
 	web.Spec = release.Spec{Volumes: spec.Volumes, Health: spec.Health}
 	whole := release.Component{
 		Kind: "service", Replicas: 1, DrainMS: 10000, Needs: []string{"key-value"},

@@ -96,9 +96,10 @@ type Artifact struct {
 	Seal      digest.Digest // of the sealed tree
 	Root      image.Tree    // the root file system
 	Layers    []image.Layer
-	Files     int   // regular files in Root
-	Bytes     int64 // of their contents
-	Reused    bool  // artifact and seal were on hand
+	Ledger    digest.Digest // of the ledger.Ledger that explains Root
+	Files     int           // regular files in Root
+	Bytes     int64         // of their contents
+	Reused    bool          // artifact and seal were on hand
 }
 
 // Component builds one component. It holds no lock: callers share the object
@@ -152,10 +153,13 @@ func (b *Builder) cachePath(kind string, key ...string) string {
 	return filepath.Join(b.Dir, "cache", kind, hex.EncodeToString(h.Sum(nil)[:16]))
 }
 
-// made is what a source gives: entries, complete or not, and a remark for people.
+// made is what a source gives: entries, complete or not, a remark for people, and
+// where the entries come from.
 type made struct {
 	entries []image.Entry
 	comment string
+	explain explainer     // nil with a chapter
+	chapter digest.Digest // of the object that explains entries, where there is one already
 }
 
 func (c *component) build(ctx context.Context) (art Artifact, err error) {
@@ -173,8 +177,13 @@ func (c *component) build(ctx context.Context) (art Artifact, err error) {
 	}()
 	art = Artifact{Component: c.Name}
 	trees := make([]image.Tree, len(sources))
+	chapters := make([]digest.Digest, len(sources))
 	for i, s := range sources {
-		if trees[i], err = place(art.Root, s.entries); err != nil {
+		var from []int
+		if trees[i], from, err = place(art.Root, s.entries); err != nil {
+			return Artifact{}, at(err, c.Build[i].Where)
+		}
+		if chapters[i], err = c.chapter(s, art.Root, trees[i], from); err != nil {
 			return Artifact{}, at(err, c.Build[i].Where)
 		}
 		if i == 0 {
@@ -189,7 +198,7 @@ func (c *component) build(ctx context.Context) (art Artifact, err error) {
 	if err := settling.Wait(); err != nil {
 		return Artifact{}, err
 	}
-	return art, c.finish(ctx, &art)
+	return art, c.finish(ctx, &art, chapters)
 }
 
 // sources runs all sources side by side: none needs what another makes.
@@ -213,12 +222,12 @@ func (c *component) source(ctx context.Context, src definition.Source) (made, er
 	case src.Files != nil:
 		step := c.step(StepFiles)
 		reads := c.cache.readCount()
-		entries, err := filesSource(ctx, c.Objects, c.batch, c.content, src.Files)
+		entries, explain, err := filesSource(ctx, c.Objects, c.batch, c.content, src.Files)
 		if err != nil {
 			return made{}, err
 		}
 		step.done(Event{Text: fmt.Sprintf("%d files to %s", len(entries), src.Files.To), Count: len(entries), Reused: c.cache.readCount() == reads})
-		return made{entries, "files to " + src.Files.To}, nil
+		return made{entries: entries, comment: "files to " + src.Files.To, explain: explain}, nil
 	case src.Debian != nil:
 		return c.debianSource(ctx, src.Debian)
 	default:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func TestLostObjectIsReadAgain(t *testing.T) {
 		t.Helper()
 		batch := objects.NewBatch()
 		defer batch.Discard()
-		_, err := filesSource(t.Context(), objects, batch, c, &definition.FilesSource{From: []string{"a/**"}, To: "/srv/"})
+		_, _, err := filesSource(t.Context(), objects, batch, c, &definition.FilesSource{From: []string{"a/**"}, To: "/srv/"})
 		if err := errors.Join(err, batch.Commit()); err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +136,7 @@ func TestPlaceThroughLinks(t *testing.T) {
 	file := func(path string) image.Entry {
 		return image.Entry{Path: path, Type: image.File, Mode: 0o755, Size: 1, Digest: digest.FromString("x")}
 	}
-	tree, err := place(lower, []image.Entry{file("srv/a.txt"), file("srv/a/b"), file("bin/two"), file("bin/one"), file("usr/bin/three")})
+	tree, from, err := place(lower, []image.Entry{file("srv/a.txt"), file("srv/a/b"), file("bin/two"), file("bin/one"), file("usr/bin/three")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +153,9 @@ func TestPlaceThroughLinks(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 			break
 		}
+	}
+	if want := []int{added, added, added, 0, 1, added, added, 3, 4, 2}; !slices.Equal(from, want) {
+		t.Errorf("the entries are of %v, want %v", from, want)
 	}
 	for _, e := range tree.Entries {
 		if e.Path == "usr" && e.Mode != 0o711 || e.Path == "usr/bin" && e.Mode != 0o700 {

@@ -16,6 +16,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
@@ -24,11 +25,11 @@ import (
 // time of a checkout cannot change an artifact; modes depend on nothing but the
 // source's executable bit, so that a umask cannot either. A .git directory is
 // never copied. The bytes of files are objects once the batch is committed.
-func filesSource(ctx context.Context, objects *object.Store, batch *object.Batch, c *content, src *definition.FilesSource) ([]image.Entry, error) {
+func filesSource(ctx context.Context, objects *object.Store, batch *object.Batch, c *content, src *definition.FilesSource) ([]image.Entry, explainer, error) {
 	m := &matcher{content: c, src: src, dest: map[string]int{}}
 	for _, pattern := range append(slices.Clone(src.From), src.Exclude...) {
 		if err := checkGlob(pattern); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, pattern := range src.Exclude {
@@ -37,16 +38,24 @@ func filesSource(ctx context.Context, objects *object.Store, batch *object.Batch
 	for _, pattern := range src.From {
 		before := m.matched
 		if err := m.glob(ctx, path.Clean(pattern)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if m.matched == before {
-			return nil, m.nothing(pattern)
+			return nil, nil, m.nothing(pattern)
 		}
 	}
 	if err := m.store(ctx, objects, batch); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return m.entries, nil
+	return m.entries, m.explain, nil
+}
+
+// explain says of which file an entry was made. It has the file's bytes; its mode is
+// 0644 or 0755, its time the epoch and its owner root unless the definition says
+// otherwise.
+func (m *matcher) explain(w *ledger.Writer) func(int) (ledger.Line, error) {
+	origin := w.Origin(ledger.Origin{Kind: ledger.KindFile, Name: "."})
+	return func(i int) (ledger.Line, error) { return ledger.Line{Origin: origin, Member: m.found[i].name}, nil }
 }
 
 // store gives every file its digest. What the cache does not know, or the store

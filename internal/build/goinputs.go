@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 )
 
 // goInputs are the packages a program is made of, apart from the standard library
@@ -60,22 +61,22 @@ func (in goInputs) save(path string) error {
 	return os.Rename(tmp, path)
 }
 
-// digest writes every input's name, relative to dir, and digest to w.
-func (in goInputs) digest(w io.Writer, dir string, cache *statCache) error {
-	d := inputDigest{w: w, dir: dir, cache: cache, above: map[string]bool{}}
+// files gives every input's name, relative to dir, and digest.
+func (in goInputs) files(dir string, cache *statCache) ([]ledger.File, error) {
+	d := inputDigest{dir: dir, cache: cache, above: map[string]bool{}}
 	for _, p := range in.Packages {
 		if err := d.pkg(p); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return d.found, nil
 }
 
 type inputDigest struct {
-	w     io.Writer
 	dir   string
 	cache *statCache
 	above map[string]bool // directories whose module files are done
+	found []ledger.File
 }
 
 func (d *inputDigest) pkg(p goPackage) error {
@@ -137,6 +138,6 @@ func (d *inputDigest) file(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(d.w, "%q %s\n", name, sum)
-	return err
+	d.found = append(d.found, ledger.File{Path: filepath.ToSlash(name), Digest: sum})
+	return nil
 }

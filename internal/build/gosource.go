@@ -17,6 +17,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 )
 
 // goSource compiles a main package, or takes the executable of the last time if
@@ -47,16 +48,21 @@ func (c *component) goSource(ctx context.Context, src *definition.GoSource) (mad
 	}
 	comment := fmt.Sprintf("go %s (%s)", src.Package, tool.version)
 	step.done(Event{Text: comment, Reused: reused, Bytes: info.Size()})
-	return made{[]image.Entry{{
+	origin, err := p.origin(file)
+	if err != nil {
+		return made{}, err
+	}
+	return made{entries: []image.Entry{{
 		Path: strings.TrimPrefix(filepath.Clean(src.To), "/"), Type: image.File, Mode: 0o755, Size: info.Size(), Digest: d,
-	}}, comment}, nil
+	}}, comment: comment, explain: allFrom(origin)}, nil
 }
 
 // goProgram is one program being compiled.
 type goProgram struct {
-	c    *component
-	src  *definition.GoSource
-	tool goTool
+	c     *component
+	src   *definition.GoSource
+	tool  goTool
+	files []ledger.File // the inputs, once their key was made
 }
 
 // executable gives the object of the program.
@@ -85,8 +91,12 @@ func (p *goProgram) executable(ctx context.Context) (d digest.Digest, reused boo
 	if d, err = p.compile(ctx); err != nil {
 		return "", false, err
 	}
-	if after, err := in.key(p); err != nil || after != before {
-		return d, false, err // edited meanwhile: what was compiled is not what there is now
+	after, err := in.key(p)
+	if err != nil {
+		return "", false, err
+	}
+	if after != before { // edited meanwhile: what was compiled is not what there is now
+		return "", false, changed("the source of " + p.src.Package)
 	}
 	if err := p.c.Objects.SetRef(refGo, before, d); err != nil {
 		return "", false, err
@@ -128,14 +138,19 @@ func (p *goProgram) compile(ctx context.Context) (digest.Digest, error) {
 }
 
 func (p *goProgram) buildArgs(out string) []string {
-	return append(append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", p.ldflags(), "-o", out}, p.tags()...), "--", p.src.Package)
+	return append(append([]string{"build", "-o", out}, p.flags()...), "--", p.src.Package)
+}
+
+// flags are those that decide what is compiled.
+func (p *goProgram) flags() []string {
+	return append([]string{"-trimpath", "-buildvcs=false", "-ldflags=" + p.ldflags()}, p.tags()...)
 }
 
 func (p *goProgram) tags() []string {
 	if len(p.src.Tags) == 0 {
 		return nil
 	}
-	return []string{"-tags", strings.Join(p.src.Tags, ",")}
+	return []string{"-tags=" + strings.Join(p.src.Tags, ",")}
 }
 
 // ldflags drop what differs between machines (the build ID) and what is not
@@ -193,8 +208,13 @@ func below(dir, parent string) bool {
 func (in goInputs) key(p *goProgram) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "ashlar go 1\n%s\n%s\n%q\n%q\n%s\n%q\n", p.tool.version, p.c.arch(), p.src.Package, p.src.Tags, p.ldflags(), fixed)
-	if err := in.digest(h, p.c.content.dir, p.c.cache); err != nil {
+	files, err := in.files(p.c.content.dir, p.c.cache)
+	if err != nil {
 		return "", err
 	}
+	for _, f := range files {
+		fmt.Fprintf(h, "%q %s\n", f.Path, f.Digest)
+	}
+	p.files = files
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -93,7 +93,7 @@ func descriptor(l image.Layer) ocispec.Descriptor {
 }
 
 // finish assembles the manifest, seals the merged tree and makes all of it durable.
-func (c *component) finish(ctx context.Context, art *Artifact) error {
+func (c *component) finish(ctx context.Context, art *Artifact, chapters []digest.Digest) error {
 	cfg, err := c.config(art.Root)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (c *component) finish(ctx context.Context, art *Artifact) error {
 			art.Bytes += e.Size
 		}
 	}
-	if err := c.sealRoot(ctx, art, assembled); err != nil {
+	if err := c.sealRoot(ctx, art, assembled, chapters); err != nil {
 		return err
 	}
 	c.tell(Event{Component: c.Name, Step: StepDone, Done: true, Reused: art.Reused, Text: art.Manifest.String(), Count: art.Files, Bytes: art.Bytes})
@@ -117,11 +117,14 @@ func (c *component) finish(ctx context.Context, art *Artifact) error {
 }
 
 // sealRoot gives the artifact its seal and makes everything of it durable.
-func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image.Artifact) error {
+func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image.Artifact, chapters []digest.Digest) error {
 	step := c.step(StepSeal)
 	d, ok := recall(c.Objects, refArtifact, art.Manifest.Encoded())
 	if ok && c.Objects.Has(art.Manifest) && c.Objects.Has(digest.FromBytes(assembled.Config)) {
 		art.Seal, art.Reused = d, true
+		if err := c.ledger(art, chapters); err != nil {
+			return err
+		}
 		step.done(Event{Text: d.String(), Reused: true})
 		return c.batch.Commit()
 	}
@@ -133,6 +136,9 @@ func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image
 		if art.Seal, err = c.sealTree(art.Root); err != nil {
 			return err
 		}
+	}
+	if err := c.ledger(art, chapters); err != nil {
+		return err
 	}
 	if err := c.keep(assembled.Config, assembled.Manifest); err != nil {
 		return err

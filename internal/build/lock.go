@@ -189,5 +189,5 @@ func (c *component) debianSource(ctx context.Context, src *definition.DebianSour
 	}
 	text := fmt.Sprintf("debian %s (%s)", strings.Join(lock.Requested, " "), src.Suite)
 	unpack.done(Event{Text: text, Count: len(lock.Packages)})
-	return made{tree.Entries, text}, nil
+	return made{entries: tree.Tree.Entries, comment: text, chapter: tree.Chapter}, nil
 }

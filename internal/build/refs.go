@@ -11,6 +11,7 @@ import (
 const (
 	refLayer    = "layer"    // hex of a tree's digest to the OCI descriptor of its layer
 	refArtifact = "artifact" // hex of a manifest's digest to the seal of its merged tree
+	refLedger   = "ledger"   // hex of a manifest's digest to the ledger of the newest build that made it
 	refSettings = "settings" // hex of a settings tree's digest to its seal
 	refGo       = "go"       // hex over the inputs of a Go program to its executable
 )

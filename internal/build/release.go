@@ -92,7 +92,7 @@ func (a *assembler) component(art Artifact, def definition.Component, env defini
 	}
 	spec.Env = withAddresses(spec, def.Name, env)
 	c := release.Component{
-		Kind: def.Kind, Spec: spec, Replicas: s.Replicas, DrainMS: s.Drain.Milliseconds(),
+		Kind: def.Kind, Spec: spec, Ledger: art.Ledger, Replicas: s.Replicas, DrainMS: s.Drain.Milliseconds(),
 		Needs: def.Needs, Schedule: s.Schedule, Hooks: s.Hooks, Schemas: def.Schemas,
 	}
 	if r := s.Route; r != nil {

@@ -10,7 +10,7 @@ import (
 // the highest priority whose file is there, of equals the first by path. The
 // links are those of update-alternatives(1), by way of /etc/alternatives.
 func (a *assembly) alternatives() {
-	byName := map[string]Alternative{}
+	byName := map[string]choice{}
 	var names []string
 	for _, c := range a.choices {
 		if !a.present(c.Path) {
@@ -20,14 +20,15 @@ func (a *assembly) alternatives() {
 		if !ok {
 			names = append(names, c.Name)
 		}
-		if !ok || better(c, have) {
+		if !ok || better(c.Alternative, have.Alternative) {
 			byName[c.Name] = c
 		}
 	}
 	slices.Sort(names)
 	for _, n := range names {
 		c := byName[n]
-		a.choose(c)
+		a.rule = c.rule
+		a.choose(c.Alternative)
 		for _, s := range c.Slaves {
 			if a.present(s.Path) {
 				a.choose(s)

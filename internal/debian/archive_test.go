@@ -75,7 +75,7 @@ func TestNginxFromTheArchive(t *testing.T) {
 	took := time.Since(built)
 	var files int
 	var bytes, debs int64
-	for _, e := range cold.Entries {
+	for _, e := range cold.Tree.Entries {
 		if e.Type == image.File {
 			files++
 			bytes += e.Size
@@ -85,7 +85,7 @@ func TestNginxFromTheArchive(t *testing.T) {
 		debs += p.Size
 	}
 	t.Logf("%d packages, %d entries, %d files, %d bytes, %d bytes of .debs; resolve %v, fetch %v, tree cold %v, warm %v",
-		len(lock.Packages), len(cold.Entries), files, bytes, debs, resolved.Sub(start), fetched.Sub(resolved), built.Sub(fetched), took)
+		len(lock.Packages), len(cold.Tree.Entries), files, bytes, debs, resolved.Sub(start), fetched.Sub(resolved), built.Sub(fetched), took)
 	if diff := cmp.Diff(cold, warm); diff != "" {
 		t.Errorf("the cached tree differs: %s", diff)
 	}
@@ -105,13 +105,13 @@ func TestNginxFromTheArchive(t *testing.T) {
 		"etc/nsswitch.conf":                               {Type: image.File, Mode: 0o644},
 		"usr/lib/os-release":                              {Type: image.File, Mode: 0o644},
 	} {
-		e, ok := cold.Lookup(path)
+		e, ok := cold.Tree.Lookup(path)
 		got := image.Entry{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Link: e.Link}
 		if !ok || !cmp.Equal(got, want) {
 			t.Errorf("%s: got %+v, want %+v", path, got, want)
 		}
 	}
-	for _, e := range cold.Entries {
+	for _, e := range cold.Tree.Entries {
 		if e.MTime > lock.Epoch || e.Type == image.File && e.Mode&0o6000 != 0 {
 			t.Errorf("%s: time %d after the epoch, or set-id mode %o", e.Path, e.MTime, e.Mode)
 		}
@@ -150,7 +150,7 @@ func TestCommonClosuresFromTheArchive(t *testing.T) {
 		"var/mail":                          {Type: image.Dir, Mode: 0o2775, GID: 8},
 		"etc/os-release":                    {Type: image.Symlink, Mode: 0o777, Link: "../usr/lib/os-release"},
 	} {
-		e, ok := tree.Lookup(path)
+		e, ok := tree.Tree.Lookup(path)
 		got := image.Entry{Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Link: e.Link}
 		if !ok || !cmp.Equal(got, want) {
 			t.Errorf("%s: got %+v, want %+v", path, got, want)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
@@ -21,7 +22,14 @@ type assembly struct {
 	pkgs     []*unpacked
 	entries  map[string]placed
 	accounts *accounts
-	choices  []Alternative
+	choices  []choice
+	rule     string // that is being applied
+}
+
+// choice is an alternative and the rule that declares it.
+type choice struct {
+	Alternative
+	rule string
 }
 
 // maxRead bounds a file that a rule reads.
@@ -58,9 +66,10 @@ func (a *assembly) ids(owner, group string) (uid, gid int, err error) {
 // put adds an entry and the parents that it lacks.
 func (a *assembly) put(e image.Entry) {
 	e.MTime = a.lock.Epoch
-	a.entries[e.Path] = placed{Entry: e}
+	a.entries[e.Path] = placed{Entry: e, rule: a.rule}
 	for up := path.Dir(e.Path); up != "." && !a.has(up); up = path.Dir(up) {
-		a.entries[up] = placed{Entry: image.Entry{Path: up, Type: image.Dir, Mode: 0o755, MTime: a.lock.Epoch}}
+		parent := image.Entry{Path: up, Type: image.Dir, Mode: 0o755, MTime: a.lock.Epoch}
+		a.entries[up] = placed{Entry: parent, rule: ledger.Parents.Name}
 	}
 }
 
@@ -109,8 +118,12 @@ func (a *assembly) own(o Owner) error {
 		return nil
 	}
 	var err error
+	before := e.Entry
 	if e.UID, e.GID, err = a.ids(o.Owner, o.Group); err == nil {
 		e.Mode = o.Mode
+		if e.UID != before.UID || e.GID != before.GID || e.Mode != before.Mode {
+			e.amended = append(e.amended, a.rule)
+		}
 		a.entries[o.Path] = e
 	}
 	return err
@@ -136,7 +149,9 @@ func (a *assembly) apply(r Rule) error {
 			return err
 		}
 	}
-	a.choices = append(a.choices, r.Alternatives...)
+	for _, c := range r.Alternatives {
+		a.choices = append(a.choices, choice{c, a.rule})
+	}
 	for _, name := range r.Tmpfiles {
 		if err := a.tmpfiles(name); err != nil {
 			return err
@@ -206,6 +221,7 @@ func (a *assembly) shells() error {
 
 // finish writes the account files over those that are there and gives the tree.
 func (a *assembly) finish() (image.Tree, error) {
+	a.rule = ruleAccounts
 	for p, f := range a.accounts.files(a.lock.Epoch) {
 		delete(a.entries, p)
 		f.Path = p
@@ -214,8 +230,12 @@ func (a *assembly) finish() (image.Tree, error) {
 		}
 	}
 	entries := make([]image.Entry, 0, len(a.entries)+1)
-	for _, e := range a.entries {
-		e.MTime = min(e.MTime, a.lock.Epoch)
+	for p, e := range a.entries {
+		if e.MTime > a.lock.Epoch {
+			e.MTime = a.lock.Epoch
+			e.amended = append(e.amended, ruleTimes)
+			a.entries[p] = e
+		}
 		entries = append(entries, e.Entry)
 	}
 	t := image.Sorted(entries).WithParents(a.lock.Epoch)

@@ -30,7 +30,7 @@ const (
 
 // debFormat is the version of unpacked's meaning: raise it when the unpacking of
 // the same .deb would give another result, and cached ones are not used any more.
-const debFormat = 1
+const debFormat = 2
 
 // unpacked is what one .deb holds, its file bytes being objects. It is cached
 // under the .deb's digest.
@@ -41,10 +41,13 @@ type unpacked struct {
 	Control map[string]string `json:"control"` // the fields that matter later: Replaces, Multi-Arch, …
 	Scripts map[string]string `json:"scripts"` // preinst, postinst
 	Entries []image.Entry     `json:"entries"` // sorted by path, after usrmerge, without the root; times as shipped
+
+	Shipped  map[string]string `json:"shipped,omitempty"`  // path of an entry to the member's name, where usrmerge moved it
+	Stripped map[string]bool   `json:"stripped,omitempty"` // paths of files that were shipped set-user-ID or set-group-ID
 }
 
-// keptFields are the control fields that Tree needs.
-var keptFields = []string{"Replaces", "Multi-Arch", "Provides"}
+// keptFields are the control fields that Tree and its ledger need.
+var keptFields = []string{"Replaces", "Multi-Arch", "Provides", "Source"}
 
 // putter stores file bytes; *object.Batch is one.
 type putter interface {
@@ -71,7 +74,7 @@ func unpackDeb(r io.Reader, name string, store putter) (*unpacked, error) {
 	if err := tarMember(a, "control.tar", maxControl, u.readControl); err != nil {
 		return nil, refuse(err)
 	}
-	d := &dataReader{pkg: name, store: store, seen: map[string]int{}}
+	d := &dataReader{pkg: name, store: store, seen: map[string]int{}, setID: map[string]bool{}}
 	if err := tarMember(a, "data.tar", maxUnpacked, d.read); err != nil {
 		return nil, refuse(err)
 	}
@@ -87,7 +90,7 @@ func unpackDeb(r io.Reader, name string, store putter) (*unpacked, error) {
 			return nil, refuse(fmt.Errorf("unexpected member %s after data.tar", clip(m.name)))
 		}
 	}
-	if u.Entries, err = d.merged(); err != nil {
+	if err := d.merged(u); err != nil {
 		return nil, refuse(err)
 	}
 	return u, nil
@@ -186,7 +189,8 @@ type dataReader struct {
 	pkg     string
 	store   putter
 	entries []image.Entry
-	seen    map[string]int // path as shipped to index in entries
+	seen    map[string]int  // path as shipped to index in entries
+	setID   map[string]bool // paths as shipped of files whose set-id bits were taken away
 }
 
 func (d *dataReader) read(t *tar.Reader) error {
@@ -239,6 +243,9 @@ func (d *dataReader) member(h *tar.Header, body io.Reader) error {
 		if e.Digest, e.Size, err = d.store.Put(body, maxFile); err != nil {
 			return err
 		}
+		if e.Mode&0o6000 != 0 {
+			d.setID[p] = true
+		}
 		e.Type, e.Mode = image.File, e.Mode&0o1777
 	case tar.TypeSymlink:
 		if h.Linkname == "" || len(h.Linkname) > maxPathBytes || !plain(h.Linkname) {
@@ -250,6 +257,9 @@ func (d *dataReader) member(h *tar.Header, body io.Reader) error {
 		i, ok := d.seen[to]
 		if why != "" || !ok || d.entries[i].Type != image.File {
 			return d.hostile(h, fmt.Sprintf("is a hard link to %s, which is no earlier file of the package", clip(h.Linkname)))
+		}
+		if d.setID[to] {
+			d.setID[p] = true
 		}
 		e = d.entries[i]
 		e.Path = p

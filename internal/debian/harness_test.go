@@ -228,8 +228,8 @@ func (a *testArchive) build(t *testing.T, src Source) (Lock, image.Tree, error) 
 	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
 		return lock, image.Tree{}, err
 	}
-	tree, err := Tree(t.Context(), store, lock, src)
-	return lock, tree, err
+	made, err := Tree(t.Context(), store, lock, src)
+	return lock, made.Tree, err
 }
 
 // wantFault checks that err is a fault of a kind whose text holds every piece.

@@ -18,7 +18,7 @@ func keepInUse(store *object.Store, lock Lock, key string) error {
 		}
 		return nil
 	}
-	errs := []error{touch(closureRef, key)}
+	errs := []error{touch(closureRef, key), touch(chapterRef, key)}
 	for _, p := range lock.Packages {
 		errs = append(errs, touch(unpackedRef, unpackedName(p.SHA256)))
 	}

@@ -11,10 +11,14 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
-// placed is an entry with the package it came from.
+// placed is an entry with the package that it came from, or the rule that made it, and
+// the rules that changed it since.
 type placed struct {
 	image.Entry
-	from *unpacked
+	from    *unpacked
+	shipped string // path in from's entries
+	rule    string // name; empty unless from is nil
+	amended []string
 }
 
 // merge lays packages, sorted by name, into one tree, as dpkg would: what one
@@ -34,13 +38,14 @@ func merge(pkgs []*unpacked) (map[string]placed, error) {
 			if err != nil {
 				return nil, fmt.Errorf("package %s: %w", u.Package, err)
 			}
-			e.Path = p
+			now := placed{Entry: e, from: u, shipped: e.Path}
+			now.Path = p
 			have, ok := out[p]
 			if !ok {
-				out[p] = placed{e, u}
+				out[p] = now
 				continue
 			}
-			win, fits := meet(have, placed{e, u})
+			win, fits := meet(have, now)
 			if !fits && len(clashes) < 20 {
 				clashes = append(clashes, fault.New(fault.Invalid, "packages %s and %s both have /%s", have.from.Package, u.Package, p).
 					Mend("leave one of them out"))

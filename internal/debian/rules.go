@@ -27,14 +27,14 @@ func commonRules() []Rule {
 			{Path: "var/lib", Mode: 0o755}, {Path: "var/log", Mode: 0o755}, {Path: "var/spool", Mode: 0o755},
 		},
 	}, {
-		Name: "accounts/1",
+		Name: ruleAccounts,
 		Why:  "base-passwd's accounts, of which every program finds root, nobody and www-data, and those of other rules",
 	}, {
 		Name: "os-release/1",
 		Why:  "which Debian release this is, unless base-files tells it",
 		Make: "os-release",
 	}, {
-		Name: "debhelper/1",
+		Name: ruleDebhelper,
 		Why:  "alternatives, tmpfiles.d and sysusers.d as debhelper's blocks in scripts declare them, see recognise",
 	}}
 }

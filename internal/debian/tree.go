@@ -12,11 +12,15 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
 // closureRef is the kind of reference to the finished tree of a lock.
 const closureRef = "closure"
+
+// chapterRef is the kind of reference to the ledger's chapter of that tree.
+const chapterRef = "chapter"
 
 // treeFormat is raised when the same packages and rules would give another tree.
 const treeFormat = 1
@@ -24,49 +28,59 @@ const treeFormat = 1
 // maxTree bounds an encoded tree.
 const maxTree = 256 << 20
 
+// Made is a tree and its explanation.
+type Made struct {
+	Tree    image.Tree
+	Chapter digest.Digest // of the object that holds the ledger.Chapter of Tree
+}
+
 // Tree is the file tree of a lock's packages with the rules applied. Its .debs
 // must be on hand, see [Fetch]. It is a pure function of the lock, src.Waive and
 // [Rules]: time, place, user and order do not matter. What was made before is
 // taken from the store. Of src it reads Waive and Progress alone.
-func Tree(ctx context.Context, store *object.Store, lock Lock, src Source) (image.Tree, error) {
+func Tree(ctx context.Context, store *object.Store, lock Lock, src Source) (Made, error) {
 	if err := lock.Check(); err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
 	key := treeKey(lock, src.Waive)
-	t, ok, err := loadTree(store, key)
+	m, ok, err := loadTree(store, key)
 	if err == nil && !ok {
-		t, err = makeTree(ctx, store, lock, src, key)
+		m, err = makeTree(ctx, store, lock, src, key)
 	}
 	if err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
-	return t, keepInUse(store, lock, key)
+	return m, keepInUse(store, lock, key)
 }
 
 // makeTree makes the tree of what the packages hold, and keeps it.
-func makeTree(ctx context.Context, store *object.Store, lock Lock, src Source, key string) (image.Tree, error) {
+func makeTree(ctx context.Context, store *object.Store, lock Lock, src Source, key string) (Made, error) {
 	pkgs, err := unpackAll(ctx, store, lock, src.teller())
 	if err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
 	effects, err := checkScripts(pkgs, src.Waive)
 	if err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
 	entries, err := merge(pkgs)
 	if err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
 	a := &assembly{lock: lock, store: store, batch: store.NewBatch(), pkgs: pkgs, entries: entries}
 	defer a.batch.Discard()
 	if err := a.rules(effects, src.Waive); err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
 	t, err := a.finish()
 	if err != nil {
-		return image.Tree{}, err
+		return Made{}, err
 	}
-	return t, saveTree(a, t, key)
+	c, err := a.chapter(t)
+	if err != nil {
+		return Made{}, err
+	}
+	return saveTree(a, t, c, key)
 }
 
 // treeKey names everything that a tree depends on.
@@ -91,34 +105,45 @@ func waived(waive map[string]string) []string {
 	return names
 }
 
-func loadTree(store *object.Store, key string) (image.Tree, bool, error) {
+func loadTree(store *object.Store, key string) (Made, bool, error) {
 	d, err := store.Ref(closureRef, key)
 	var b []byte
 	if err == nil {
 		b, err = store.ReadAll(d, maxTree)
 	}
+	var m Made
+	if err == nil {
+		m.Chapter, err = store.Ref(chapterRef, key)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return image.Tree{}, false, nil
+		return Made{}, false, nil
 	}
 	if err != nil {
-		return image.Tree{}, false, err
+		return Made{}, false, err
 	}
-	t, err := image.UnmarshalTree(b)
-	if err != nil {
-		return image.Tree{}, false, err
+	if m.Tree, err = image.UnmarshalTree(b); err != nil {
+		return Made{}, false, err
 	}
-	return t, onHand(store, t.Entries), nil
+	return m, store.Has(m.Chapter) && onHand(store, m.Tree.Entries), nil
 }
 
-func saveTree(a *assembly, t image.Tree, key string) error {
+func saveTree(a *assembly, t image.Tree, c ledger.Chapter, key string) (Made, error) {
+	text, err := c.Canonical()
+	if err != nil {
+		return Made{}, err
+	}
+	m := Made{Tree: t}
+	if m.Chapter, err = a.putBytes(text); err != nil {
+		return Made{}, err
+	}
 	d, err := a.putBytes(t.Marshal())
 	if err != nil {
-		return err
+		return Made{}, err
 	}
-	if err := a.batch.SetRef(closureRef, key, d); err != nil {
-		return err
+	if err := errors.Join(a.batch.SetRef(closureRef, key, d), a.batch.SetRef(chapterRef, key, m.Chapter)); err != nil {
+		return Made{}, err
 	}
-	return a.batch.Commit()
+	return m, a.batch.Commit()
 }
 
 // checkScripts finds what every package's scripts would do. All packages that
@@ -193,10 +218,12 @@ func (a *assembly) rules(effects map[string]effect, waive map[string]string) err
 		}
 	}
 	for _, r := range chosen {
+		a.rule = r.Name
 		if err := a.apply(r); err != nil {
 			return ruleFault("rule "+r.Name, err)
 		}
 	}
+	a.rule = ruleDebhelper
 	for _, u := range a.pkgs {
 		e := effects[u.Package]
 		if err := a.apply(Rule{Links: e.links, Alternatives: e.alternatives, Tmpfiles: e.tmpfiles}); err != nil {

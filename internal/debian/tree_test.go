@@ -315,18 +315,18 @@ func TestTreeDecodesNothingTwice(t *testing.T) {
 	src.Progress = func(p Progress) { t.Errorf("%s %s", p.Step, p.What) }
 	again := func(src Source) image.Tree {
 		t.Helper()
-		tree, err := Tree(t.Context(), store, lock, src)
+		made, err := Tree(t.Context(), store, lock, src)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return tree
+		return made.Tree
 	}
-	if diff := cmp.Diff(first, again(src)); diff != "" {
+	if diff := cmp.Diff(first.Tree, again(src)); diff != "" {
 		t.Error(diff)
 	}
 	waived := src
 	waived.Waive = map[string]string{"app": "another key, so that the packages are merged anew"}
-	if diff := cmp.Diff(first, again(waived)); diff != "" {
+	if diff := cmp.Diff(first.Tree, again(waived)); diff != "" {
 		t.Error(diff)
 	}
 	for _, kind := range []string{inputRef, unpackedRef, closureRef} {
@@ -355,13 +355,13 @@ func TestTreeDecodesNothingTwice(t *testing.T) {
 			t.Errorf("%d references of kind %s are not noted as used", want, kind)
 		}
 	}
-	lost, _ := first.Lookup("usr/bin/app")
+	lost, _ := first.Tree.Lookup("usr/bin/app")
 	if err := store.Remove(lost.Digest); err != nil {
 		t.Fatal(err)
 	}
 	var unpacked []string
 	src.Progress = func(p Progress) { unpacked = append(unpacked, p.Step+" "+p.What) }
-	if diff := cmp.Diff(first, again(src)); diff != "" || !store.Has(lost.Digest) {
+	if diff := cmp.Diff(first.Tree, again(src)); diff != "" || !store.Has(lost.Digest) {
 		t.Errorf("a lost file did not come back: %s", diff)
 	}
 	if diff := cmp.Diff([]string{"unpack app 1.0-1"}, unpacked); diff != "" {
@@ -386,10 +386,11 @@ func TestEveryTreeHasAccountsAndDirectories(t *testing.T) {
 	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := Tree(t.Context(), store, lock, a.source("app"))
+	made, err := Tree(t.Context(), store, lock, a.source("app"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	tree := made.Tree
 	for _, p := range []string{"proc", "sys", "dev", "tmp", "etc/passwd", "etc/group", "bin", "usr/bin", "run", "etc/os-release"} {
 		if _, ok := tree.Lookup(p); !ok {
 			t.Errorf("%s is missing", p)

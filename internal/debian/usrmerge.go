@@ -33,8 +33,9 @@ func isAlias(p string) bool {
 	return slices.ContainsFunc(aliases, func(a struct{ old, now string }) bool { return a.old == p })
 }
 
-// merged returns the entries sorted by path, those of aliases moved.
-func (d *dataReader) merged() ([]image.Entry, error) {
+// merged gives u its entries sorted by path, those of aliases moved.
+func (d *dataReader) merged(u *unpacked) error {
+	u.Shipped, u.Stripped = map[string]string{}, map[string]bool{}
 	out := make([]image.Entry, 0, len(d.entries))
 	at := map[string]int{}
 	for _, e := range d.entries {
@@ -43,7 +44,7 @@ func (d *dataReader) merged() ([]image.Entry, error) {
 		if e.Type == image.Symlink && isAlias(shipped) {
 			// base-files of trixie ships the links themselves.
 			if pointsTo(image.Entry{Path: shipped, Link: e.Link}) != e.Path {
-				return nil, fmt.Errorf("member /%s is a link to %s instead of %s", shipped, clip(e.Link), e.Path)
+				return fmt.Errorf("member /%s is a link to %s instead of %s", shipped, clip(e.Link), e.Path)
 			}
 			continue
 		}
@@ -54,21 +55,28 @@ func (d *dataReader) merged() ([]image.Entry, error) {
 		if !twice {
 			at[e.Path] = len(out)
 			out = append(out, e)
+			if e.Path != shipped {
+				u.Shipped[e.Path] = shipped
+			}
+			if d.setID[shipped] {
+				u.Stripped[e.Path] = true
+			}
 			continue
 		}
 		if err := d.meet(&out[i], e); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, e := range out {
 		for up := path.Dir(e.Path); up != "."; up = path.Dir(up) {
 			if i, ok := at[up]; ok && out[i].Type != image.Dir {
-				return nil, fmt.Errorf("member %s lies below %s, which is no directory", clip(e.Path), clip(up))
+				return fmt.Errorf("member %s lies below %s, which is no directory", clip(e.Path), clip(up))
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b image.Entry) int { return strings.Compare(a.Path, b.Path) })
-	return out, nil
+	u.Entries = out
+	return nil
 }
 
 // meet decides whether what has two names in one package may stand at one place.

@@ -82,8 +82,10 @@ func (w *world) release(name string, files ...string) release.Release {
 	w.put(name+" config", art.Config)
 	manifest := w.put(name+" manifest", art.Manifest)
 	conf := digest.FromString(name + ".conf")
+	chapter := w.put(name+" chapter", []byte(`{"lines":[],"origins":[{"digest":"`+w.put(name+" package", []byte("the .deb of "+name)).String()+`"}]}`))
+	ledger := w.put(name+" ledger", []byte(`{"chapter":"`+chapter.String()+`"}`))
 	return release.Release{Schema: release.Schema, App: "shop", Environments: map[string]release.Environment{
-		"production": {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Components: map[string]release.Component{"web": {Spec: release.Spec{
+		"production": {Platform: "local", Rollout: release.Rollout{Strategy: "blue-green"}, Components: map[string]release.Component{"web": {Ledger: ledger, Spec: release.Spec{
 			Artifact: manifest, Tree: sealed, Settings: settings, Command: []string{"/web"}, WorkDir: "/", StopSignal: "SIGTERM",
 			Files: []release.ConfigFile{{Path: "/" + name + ".conf", Digest: conf}},
 		}}}},
@@ -130,11 +132,11 @@ func TestExactlyTheUnneeded(t *testing.T) {
 	w.put("stray", []byte("stray"))
 
 	plan, done := w.collect(time.Now(), kept)
-	want := []string{"kept config", "kept layer tree", "kept manifest", "kept seal", "kept settings", "kept.bin", "kept.conf", "shared"}
+	want := []string{"kept chapter", "kept config", "kept layer tree", "kept ledger", "kept manifest", "kept package", "kept seal", "kept settings", "kept.bin", "kept.conf", "shared"}
 	if diff := cmp.Diff(want, w.left()); diff != "" {
 		t.Errorf("what is left (-want +got):\n%s", diff)
 	}
-	if plan.Kept != len(want) || done.Objects != 8 || done.Bytes != plan.RemoveB {
+	if plan.Kept != len(want) || done.Objects != 11 || done.Bytes != plan.RemoveB {
 		t.Errorf("kept %d, removed %+v of %d bytes", plan.Kept, done, plan.RemoveB)
 	}
 	// What is left is all that a rollback needs (I5).

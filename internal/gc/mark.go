@@ -107,6 +107,9 @@ func (m *marker) release(r release.Release) error {
 			if err := m.spec(c.Spec); err != nil {
 				return fmt.Errorf("component %s: %w", name, err)
 			}
+			if err := m.ledger(c.Ledger); err != nil {
+				return fmt.Errorf("the ledger of component %s: %w", name, err)
+			}
 		}
 	}
 	return nil
@@ -128,6 +131,16 @@ func (m *marker) spec(s release.Spec) error {
 		m.tree(t)
 	}
 	return m.anything(s.Artifact)
+}
+
+// ledger marks a ledger with what it names: chapters, trees, and the inputs that are
+// on hand, so that what it says can be held against them, and rebuilt. Releases of older
+// versions have none.
+func (m *marker) ledger(d digest.Digest) error {
+	if d == "" {
+		return nil
+	}
+	return m.anything(d)
 }
 
 func (m *marker) tree(t image.Tree) {

@@ -57,7 +57,7 @@ func compareHeads(a, b []Entry) int {
 	case len(b) == 0:
 		return -1
 	default:
-		return comparePaths(a[0].Path, b[0].Path)
+		return ComparePaths(a[0].Path, b[0].Path)
 	}
 }
 

@@ -15,15 +15,15 @@ const maxLinks = 40
 // Sorted makes a tree of entries in the order that [Tree] asks for. It checks nothing.
 func Sorted(entries []Entry) Tree {
 	entries = slices.Clone(entries)
-	byPath := func(a, b Entry) int { return comparePaths(a.Path, b.Path) }
+	byPath := func(a, b Entry) int { return ComparePaths(a.Path, b.Path) }
 	if !slices.IsSortedFunc(entries, byPath) { // as a rule it is
 		slices.SortStableFunc(entries, byPath)
 	}
 	return Tree{Entries: entries}
 }
 
-// comparePaths orders bytewise, the root before everything.
-func comparePaths(a, b string) int {
+// ComparePaths is the order of a [Tree]: bytewise, the root before everything.
+func ComparePaths(a, b string) int {
 	switch {
 	case a == b:
 		return 0
@@ -54,7 +54,7 @@ func (t Tree) Lookup(p string) (Entry, bool) {
 
 // lookup is Lookup of a path that is clean.
 func (t Tree) lookup(p string) (Entry, bool) {
-	i, found := slices.BinarySearchFunc(t.Entries, p, func(e Entry, p string) int { return comparePaths(e.Path, p) })
+	i, found := slices.BinarySearchFunc(t.Entries, p, func(e Entry, p string) int { return ComparePaths(e.Path, p) })
 	if !found {
 		return Entry{}, false
 	}

@@ -82,7 +82,7 @@ func (m *merger) place(p string) (string, error) {
 
 func (m *merger) tree() (Tree, error) {
 	entries := make([]Entry, 0, len(m.entries))
-	for _, p := range slices.SortedFunc(maps.Keys(m.entries), comparePaths) {
+	for _, p := range slices.SortedFunc(maps.Keys(m.entries), ComparePaths) {
 		e := m.entries[p]
 		parent, ok := m.entries[path.Dir(p)]
 		if ok && parent.Type != Dir {

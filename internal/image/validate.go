@@ -38,7 +38,7 @@ func (t Tree) Validate() error {
 			return err.At(fmt.Sprintf("%q", e.Path))
 		}
 		if i > 0 {
-			if before := t.Entries[i-1].Path; comparePaths(before, e.Path) >= 0 {
+			if before := t.Entries[i-1].Path; ComparePaths(before, e.Path) >= 0 {
 				return fault.New(fault.Invalid, "the tree is not sorted: %q comes after %q", e.Path, before)
 			}
 			if !dirs[path.Dir(e.Path)] {

@@ -37,15 +37,18 @@ type Environment struct {
 // Component is one component in one environment: what each instance is, how many
 // there are and how they are routed. Only a change of Spec replaces instances.
 type Component struct {
-	Kind     string       `json:"kind,omitempty"` // KindService when empty
-	Spec     Spec         `json:"spec"`
-	Replicas int          `json:"replicas"`
-	DrainMS  int64        `json:"drainMs"`            // milliseconds that requests in flight may go on
-	Needs    []string     `json:"needs,omitempty"`    // components that are replaced and ready before this one, sorted
-	Schedule string       `json:"schedule,omitempty"` // of a job: five fields as crontab(5) has them, UTC
-	Route    *Route       `json:"route,omitempty"`
-	Hooks    []Hook       `json:"hooks,omitempty"`   // in file order
-	Schemas  []DataSchema `json:"schemas,omitempty"` // sorted by Name
+	Kind string `json:"kind,omitempty"` // KindService when empty
+	Spec Spec   `json:"spec"`
+	// Ledger is the object that says where every byte of the artifact comes from, see
+	// package ledger. It replaces no instance. Releases of older versions have none.
+	Ledger   digest.Digest `json:"ledger,omitempty"`
+	Replicas int           `json:"replicas"`
+	DrainMS  int64         `json:"drainMs"`            // milliseconds that requests in flight may go on
+	Needs    []string      `json:"needs,omitempty"`    // components that are replaced and ready before this one, sorted
+	Schedule string        `json:"schedule,omitempty"` // of a job: five fields as crontab(5) has them, UTC
+	Route    *Route        `json:"route,omitempty"`
+	Hooks    []Hook        `json:"hooks,omitempty"`   // in file order
+	Schemas  []DataSchema  `json:"schemas,omitempty"` // sorted by Name
 }
 
 // The kinds of components. All but services have no route.

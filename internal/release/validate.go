@@ -70,6 +70,9 @@ func (e Environment) check(c *checker, where string) {
 
 func (p Component) check(c *checker, where string) {
 	p.Spec.check(c, where+".spec")
+	if p.Ledger != "" {
+		c.digest(where+".ledger", p.Ledger)
+	}
 	c.between(where+".replicas", int64(p.Replicas), 0, maxReplicas)
 	c.between(where+".drainMs", p.DrainMS, 0, maxMilliseconds)
 	p.checkKind(c, where)
