@@ -179,6 +179,27 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// TestFirstDeployWaitsForTheFreeze: it begins when the freeze is over, though nothing ever
+// was in the environment; and a word to supersede does not take it past the freeze.
+func TestFirstDeployWaitsForTheFreeze(t *testing.T) {
+	e := newWorld().engine()
+	rel := shop("1")
+	env := rel.Environments[key.Env]
+	env.Rollout.Freeze = []release.Window{{From: "00:00", To: "06:00", Zone: "UTC"}}
+	rel.Environments[key.Env] = env
+	for _, o := range []engine.DeployOptions{{Queue: true}, {Queue: true, Supersede: true}} {
+		if begun, err := e.Deploy(t.Context(), midnight, "dana", key, add(t, e, rel).Digest, o); err != nil || begun.Queued == 0 {
+			t.Fatalf("%+v, %v", begun, err)
+		}
+	}
+	if _, err := e.Tick(t.Context(), midnight.Add(time.Hour), key); err != nil || state(t, e).Rollout != nil {
+		t.Fatalf("within the freeze: %v, %v", state(t, e).Rollout, err)
+	}
+	if _, err := e.Tick(t.Context(), midnight.Add(6*time.Hour), key); err != nil || state(t, e).Rollout == nil {
+		t.Errorf("after the freeze: %v, %v", state(t, e).Rollout, err)
+	}
+}
+
 // TestFreezeWithNothingInFlight: what may wait does so until the freeze is over, though
 // nothing else holds it up, and Why says so.
 func TestFreezeWithNothingInFlight(t *testing.T) {

@@ -42,7 +42,7 @@ func Begin(now time.Time, s State, q Request) (State, []Event, error) {
 	switch {
 	case s.Rollout == nil && !q.Hold:
 		d.begin(q)
-	case s.Rollout != nil && q.Supersede:
+	case s.Rollout != nil && q.Supersede && !q.Hold:
 		d.supersede(q)
 	case q.Hold || q.Queue || !slices.Contains([]string{"", QueueRefuse}, q.To.Strategy.Queue):
 		d.enqueue(q)
@@ -67,6 +67,7 @@ func (d *decider) begin(q Request) {
 		Number: d.s.Rollouts, Kind: q.Kind, From: d.s.Current, To: q.To, Step: Laying, StepAt: d.now,
 		Proven: q.Kind == KindRollback && slices.Contains(d.s.KnownGood, q.To.Release),
 		Actor:  q.Actor, Reason: q.Reason, StartedAt: d.now, ProgressAt: d.now,
+		Data: d.s.Data, Least: d.s.Least,
 	}
 	data := map[string]string{"kind": q.Kind, "to": strconv.Itoa(q.To.Number)}
 	why := q.Reason
@@ -75,6 +76,9 @@ func (d *decider) begin(q Request) {
 	}
 	if why == "" {
 		why = fmt.Sprintf("%s of release %d", q.Kind, q.To.Number)
+	}
+	if q.Force {
+		data["forced"] = "yes"
 	}
 	if w := d.s.Warm; w != nil { // taken, or let go
 		d.s.Warm = nil
@@ -94,6 +98,9 @@ func (d *decider) enqueue(q Request) {
 
 func (d *decider) queueAt(at int, q Request) {
 	d.s.Queue = slices.Insert(slices.Clone(d.s.Queue), at, Queued{q, d.now})
+	if d.s.Platform == "" {
+		d.s.Platform = q.To.Platform // the very first: somebody has to look when its time has come
+	}
 	why := q.Reason
 	if why == "" {
 		why = fmt.Sprintf("%s of release %d", q.Kind, q.To.Number)

@@ -48,6 +48,7 @@ func (d *decider) hooked(r *Rollout, t *Target, w want, when string) bool {
 				Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: t.Release, Spec: h.Spec, Hook: when},
 				OrderedAt: d.now, Start: limit, Grace: w.Grace, Volumes: w.Volumes,
 			}
+			d.writes(&w.Component, when)
 			d.add(o)
 			r.Hooks = with(r.Hooks, key, HookRun{Instance: o.ID, StartedAt: d.now})
 			r.ProgressAt = d.now

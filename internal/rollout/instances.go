@@ -167,6 +167,7 @@ func (d *decider) order(w want) {
 		o.Fence = d.s.Fences[w.Name] + 1
 		d.s.Fences = with(d.s.Fences, w.Name, o.Fence)
 	}
+	d.writes(&w.Component, "")
 	d.add(o)
 	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release, Data: fenceData(o)})
 }

@@ -28,7 +28,8 @@ type State struct {
 	Quarantine map[digest.Digest]Quarantined `json:"quarantine,omitempty"` // releases that failed here
 	Fences     map[string]int64              `json:"fences,omitempty"`     // by singleton: the token of its last holder
 	Jobs       map[string]Job                `json:"jobs,omitempty"`       // by component of kind job
-	Data       map[string]int                `json:"data,omitempty"`       // by data schema: the version that the data may have
+	Data       map[string]int                `json:"data,omitempty"`       // by data schema: the version that the data has, or may have
+	Least      map[string]int                `json:"least,omitempty"`      // by data schema: the lowest that it may have instead, where that is not certain
 	Readiness  *Readiness                    `json:"readiness,omitempty"`  // whether a rollback would work, as last rehearsed
 }
 
@@ -133,6 +134,8 @@ type Rollout struct {
 	Rolls      map[string]Roll    `json:"rolls,omitempty"`     // by component that is replaced a few at a time
 	Hooks      map[string]HookRun `json:"hooks,omitempty"`     // by HookKey: those that were begun
 	Baseline   map[string]Traffic `json:"baseline,omitempty"`  // by TrafficKey: the counters when the stage or the bake began
+	Data       map[string]int     `json:"data,omitempty"`      // State.Data when it began
+	Least      map[string]int     `json:"least,omitempty"`     // State.Least when it began
 }
 
 // Said is what a person said of a rollout.

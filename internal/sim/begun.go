@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"time"
+
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
@@ -11,6 +13,11 @@ func (s faultyStore) checkBegun(env rollout.Key, next rollout.State, entries []r
 	for _, e := range entries {
 		if e.Kind != "rollout.begun" || e.Data["kind"] != rollout.KindDeploy {
 			continue
+		}
+		for _, f := range s.w.releases[e.Release].Environments[env.Env].Rollout.Freeze {
+			if at := e.Time.Format("15:04"); f.From <= at && at < f.To && e.Data["forced"] == "" && (len(f.Days) == 0 || e.Time.Weekday() == time.Tuesday) {
+				s.w.violate("freeze", "a deploy of %s begins in %s at %s, and nothing is deployed from %s to %s", rollout.Short(e.Release), env, at, f.From, f.To)
+			}
 		}
 		for _, key := range s.w.envs {
 			if key.App != env.App {

@@ -126,7 +126,7 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 				r.Proven = proven
 			}
 			return d
-		}), 0},
+		}), 712},
 		"what waits does not wait": {"I7", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			if s.Rollout != nil && len(s.Queue) > 0 {
 				s.Rollout = nil
@@ -136,7 +136,38 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 		"what failed elsewhere is not asked": {"quarantine", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			o.Failed = ""
 			return rollout.Decide(now, s, o)
-		}), 838},
+		}), 1072},
+		"silence of Prometheus is success": {"evidence", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			metrics := map[string]rollout.Metric{}
+			for expr, m := range o.Metrics {
+				if m.Found = true; m.Error != "" {
+					m = rollout.Metric{Found: true}
+				}
+				metrics[expr] = m
+			}
+			o.Metrics = metrics
+			return rollout.Decide(now, s, o)
+		}), 74},
+		"a freeze is over for what waits": {"freeze", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			o.Frozen = nil
+			return rollout.Decide(now, s, o)
+		}), 0},
+		"what was migrated is forgotten": {"schema", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			d := rollout.Decide(now, s, o)
+			d.Next.Data, d.Next.Least = nil, nil
+			return d
+		}), 160},
+		"an exclusive volume is taken for a shared one": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			return rollout.Decide(now, withoutVolumes(s), o)
+		}), 59},
+		"only plain requests are waited for": {"I6", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			waited := map[string]int{}
+			for id, f := range o.Router.Kinds {
+				waited[id] = f.Requests
+			}
+			o.Router.InFlight = waited
+			return rollout.Decide(now, s, o)
+		}), 0},
 		"a rehearsal that does not look":      {"rehearsal", func(c *engine.Config) { c.Artifacts = &lookingAway{of: c.Artifacts} }, 0},
 		"an instance is not what was ordered": {"I1", func(c *engine.Config) { c.Platforms["sim"] = another{c.Platforms["sim"]} }, 0},
 		"nothing is ever removed": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
@@ -205,6 +236,32 @@ type another struct{ engine.Platform }
 func (a another) Start(ctx context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
 	spec.WorkDir = "/tmp"
 	return a.Platform.Start(ctx, env, in, spec)
+}
+
+// withoutVolumes is a state in which nothing holds a volume alone.
+func withoutVolumes(s rollout.State) rollout.State {
+	strip := func(t *rollout.Target) *rollout.Target {
+		if t == nil {
+			return nil
+		}
+		c := *t
+		c.Components = slices.Clone(t.Components)
+		for i := range c.Components {
+			c.Components[i].Volumes = nil
+		}
+		return &c
+	}
+	s.Current = strip(s.Current)
+	if s.Rollout != nil {
+		r := *s.Rollout
+		r.From, r.To = strip(r.From), *strip(&r.To)
+		s.Rollout = &r
+	}
+	s.Instances = slices.Clone(s.Instances)
+	for i := range s.Instances {
+		s.Instances[i].Volumes = nil
+	}
+	return s
 }
 
 type allOnHand struct{}

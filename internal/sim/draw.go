@@ -35,7 +35,7 @@ func (w *world) draw(app string, made *int) release.Release {
 		if key.App == app {
 			rel.Environments[key.Env] = release.Environment{
 				Platform: "sim", Rollout: w.drawRollout(), Listen: "127.0.0.1:80", Keep: 3, Components: components,
-				Volumes: map[string]release.Volume{"data": {Mode: release.VolumeExclusive}},
+				Volumes: map[string]release.Volume{"data": {Mode: release.VolumeExclusive}, "files": {Mode: release.VolumeShared}},
 			}
 		}
 	}
@@ -98,9 +98,6 @@ func (w *world) drawRollout() release.Rollout {
 			r.Steps = append(r.Steps, release.Step{Weight: weight, PauseMS: ms(6), Approve: w.rng.IntN(5) == 0})
 		}
 		r.Steps = append(r.Steps, release.Step{Weight: 100})
-		if w.rng.IntN(2) == 0 {
-			r.Analysis = &release.Analysis{Requests: 5 + w.rng.IntN(10), Errors: "10", Slower: "4", Quantile: 900, WindowMS: 15_000}
-		}
 		if w.rng.IntN(3) == 0 {
 			r.Match, r.Sticky = &release.Match{Cookie: "beta", Value: "yes"}, "ashlar"
 		}
@@ -112,6 +109,18 @@ func (w *world) drawRollout() release.Rollout {
 	}
 	if w.rng.IntN(2) == 0 {
 		r.BakeMS = ms(12)
+	}
+	if r.Strategy == "canary" && w.rng.IntN(2) == 0 || r.BakeMS > 0 && w.rng.IntN(4) == 0 {
+		r.Analysis = &release.Analysis{Requests: 5 + w.rng.IntN(10), Errors: "10", Slower: "4", Quantile: 900, WindowMS: 15_000}
+		if w.rng.IntN(2) == 0 {
+			r.Analysis.Prometheus, r.Analysis.Queries = "http://127.0.0.1:9090", []release.Query{query}
+		}
+	}
+	if w.rng.IntN(4) == 0 {
+		r.Freeze = []release.Window{{From: "00:00", To: "00:01", Zone: "UTC"}}
+		if w.rng.IntN(2) == 0 {
+			r.Freeze = []release.Window{{Days: []string{"tue"}, From: "00:01", To: "00:02", Zone: "UTC"}}
+		}
 	}
 	r.Queue = []string{"", release.QueueRefuse, release.QueueSerialise, release.QueueCoalesce, release.QueueVerify}[w.rng.IntN(5)]
 	return r
@@ -145,6 +154,9 @@ func (w *world) drawComponent(i int, name string, version int) release.Component
 	default:
 		c.Route = &release.Route{Path: "/" + fmt.Sprint(i), HoldMS: 1000}
 	}
+	if version > 0 {
+		w.vary(&c)
+	}
 	hook := func(when string) {
 		does := []string{"ok", "ok", "ok", "ok", "fails", "hangs"}[w.rng.IntN(6)]
 		c.Hooks = append(c.Hooks, release.Hook{When: when, Command: []string{"/hook", does, when}, TimeoutMS: 3000})
@@ -157,6 +169,37 @@ func (w *world) drawComponent(i int, name string, version int) release.Component
 		}
 	}
 	return c
+}
+
+// vary gives a component what not every one has: a shared volume, drain times of its own
+// for kinds of connections, a contract for its data.
+func (w *world) vary(c *release.Component) {
+	if w.rng.IntN(4) == 0 {
+		c.Spec.Volumes = append(c.Spec.Volumes, release.Mount{Path: "/files", Volume: "files", Mode: release.VolumeShared})
+	}
+	if c.Route == nil {
+		return
+	}
+	ms := func() int64 { return int64(w.rng.IntN(8)) * 1000 }
+	switch {
+	case w.rng.IntN(3) > 0:
+	case c.Route.TCP != 0:
+		c.Route.Drains = &release.Drains{TCPMS: ms()}
+	default:
+		c.Route.Drains = &release.Drains{RequestMS: ms(), WebSocketMS: ms(), StreamMS: ms(), GRPCMS: ms()}
+	}
+	if c.Route.TCP == 0 && w.rng.IntN(3) == 0 {
+		if w.rng.IntN(3) == 0 {
+			w.schema++
+		}
+		s := release.DataSchema{Name: "data", Writes: w.schema + w.rng.IntN(2)}
+		s.Reads = release.Range{Min: max(1, s.Writes-w.rng.IntN(3)), Max: s.Writes + w.rng.IntN(2)}
+		if w.rng.IntN(2) == 0 {
+			s.Leaves = s.Writes
+			c.Hooks = append(c.Hooks, release.Hook{When: release.HookBefore, Command: []string{"/hook", "ok", "migrate"}, TimeoutMS: 3000})
+		}
+		c.Schemas = []release.DataSchema{s}
+	}
 }
 
 func describe(rel release.Release, key rollout.Key) string {

@@ -102,8 +102,12 @@ func (r *runner) deploy(key rollout.Key) error {
 	if err != nil {
 		return err
 	}
-	o := engine.DeployOptions{Reason: "simulated", Queue: w.rng.IntN(4) == 0, Supersede: w.rng.IntN(4) == 0}
+	o := engine.DeployOptions{Reason: "simulated", Queue: w.rng.IntN(4) == 0, Supersede: w.rng.IntN(4) == 0, Force: w.rng.IntN(16) == 0}
 	w.tell("operator: deploy %s to %s %s%s", rollout.Short(d), key, describe(w.releases[d], key), manner(o))
+	if o.Force {
+		w.counts.Forced++
+		w.dataOf(key).excused = true
+	}
 	if _, err = r.engine.Deploy(ctx, w.clock(), "operator", key, d, o); err == nil {
 		w.counts.Deploys++
 		r.checkOnHand(key, d)
@@ -140,13 +144,17 @@ func (r *runner) choose(ctx context.Context, key rollout.Key) (digest.Digest, er
 }
 
 func manner(o engine.DeployOptions) string {
+	words := ""
 	switch {
 	case o.Supersede:
-		return ", superseding"
+		words = ", superseding"
 	case o.Queue:
-		return ", waiting"
+		words = ", waiting"
 	}
-	return ""
+	if o.Force {
+		words += ", forced"
+	}
+	return words
 }
 
 // attend is a person who sooner or later approves what waits and resumes what is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
@@ -146,7 +147,9 @@ func (w *world) excludes(a, b *unit) bool {
 	case a.Fence != 0 && b.Fence != 0 && a.Component == b.Component:
 		return true
 	}
-	return len(a.spec.Volumes) > 0 && len(b.spec.Volumes) > 0 && a.spec.Volumes[0].Volume == b.spec.Volumes[0].Volume
+	return slices.ContainsFunc(a.spec.Volumes, func(m release.Mount) bool {
+		return m.Mode == release.VolumeExclusive && slices.ContainsFunc(b.spec.Volumes, func(o release.Mount) bool { return o.Volume == m.Volume })
+	})
 }
 
 // Stop begins a graceful end. A unit that is routed, or has requests whose drain
@@ -255,10 +258,15 @@ func (r router) Apply(_ context.Context, env rollout.Key, t rollout.Table) error
 	}
 	w.tables[env] = t
 	w.routedSet = nil
+	for _, s := range t.Services {
+		for _, b := range s.Backends {
+			delete(w.left, b.ID)
+		}
+	}
 	for _, s := range old.Services {
 		for _, b := range s.Backends {
 			if !w.routed(b.ID) {
-				w.left[b.ID] = leftRoute{w.now, s.Drain}
+				w.leave(b.ID, s)
 			}
 		}
 	}
@@ -283,10 +291,11 @@ func (r router) Status(_ context.Context, env rollout.Key) (rollout.RouterStatus
 		clear(w.traffics)
 		w.tell("fault: the router is started anew and counts from nothing")
 	}
-	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}, Traffic: maps.Clone(w.traffics[env])}
+	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}, Kinds: map[string]rollout.Flight{}, Cut: maps.Clone(w.cuts), Traffic: maps.Clone(w.traffics[env])}
 	for _, q := range w.requests {
 		if w.units[q.backend] != nil && w.units[q.backend].env == env {
 			s.InFlight[q.backend]++
+			s.Kinds[q.backend] = counted(s.Kinds[q.backend], q.kind)
 		}
 	}
 	return s, nil
@@ -320,6 +329,7 @@ func (s faultyStore) Commit(ctx context.Context, env rollout.Key, version int64,
 		s.w.violate("I4", "a state was committed without an entry")
 	}
 	s.checkBegun(env, next, entries)
+	s.w.checkEvidence(s.Store.peek(env), next)
 	v, err := s.Store.Commit(ctx, env, version, next, entries)
 	if err != nil {
 		return v, err

@@ -19,7 +19,7 @@ type Options struct {
 // Counts say how much a run went through.
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
-	Promoted                                          int // releases that were live elsewhere
+	Promoted, Asked, Forced                           int // releases that were live elsewhere; gates passed on an answer of Prometheus; deploys forced
 	Superseded, Rehearsals, Said                      int // Said: what people said to rollouts in flight
 	Stages, Rolls, Hooks                              int // steps of canaries and rolling replacements, hooks and jobs that were run
 	Served, Excused                                   int // requests answered, and lost to an injected fault alone
@@ -104,7 +104,7 @@ func (r *runner) boot() {
 	}
 	config := engine.Config{
 		Store: r.store, Platforms: map[string]engine.Platform{"sim": platform{r.w}},
-		Router: router{r.w}, Artifacts: artifacts{r.w}, Log: slog.New(slog.DiscardHandler), Parallel: 1,
+		Router: router{r.w}, Artifacts: artifacts{r.w}, Metrics: metrics{r.w}, Log: slog.New(slog.DiscardHandler), Parallel: 1,
 	}
 	if r.opts.Alter != nil {
 		r.opts.Alter(&config)
@@ -219,6 +219,8 @@ func (c *Counts) Add(o Counts) {
 	c.Deploys += o.Deploys
 	c.Rollbacks += o.Rollbacks
 	c.Promoted += o.Promoted
+	c.Asked += o.Asked
+	c.Forced += o.Forced
 	c.Live += o.Live
 	c.PutBack += o.PutBack
 	c.Superseded += o.Superseded

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -41,10 +42,16 @@ type world struct {
 	skew      time.Duration                              // what the server's clock is ahead of the world's
 	skewedAt  time.Time                                  // when that changed last
 
-	partition time.Time // until then the platform does not answer
-	routerOut time.Time // until then the router's control does not answer; it goes on serving
-	changed   chan struct{}
-	stirred   map[rollout.Key]bool // environments in which an instance changed since it was looked at
+	data    map[rollout.Key]*data
+	schema  int                       // version of data schemas that programs are at
+	answers map[string]answer         // by expression: what Prometheus last said
+	cuts    map[string]rollout.Flight // by backend: what the router cut at the end of its drain time
+
+	partition  time.Time // until then the platform does not answer
+	routerOut  time.Time // until then the router's control does not answer; it goes on serving
+	metricsOut time.Time // until then Prometheus does not answer
+	changed    chan struct{}
+	stirred    map[rollout.Key]bool // environments in which an instance changed since it was looked at
 
 	story      []told
 	violations []string
@@ -84,16 +91,35 @@ type lateStart struct {
 	u  *unit
 }
 
-// leftRoute is when a backend left the routes, and the drain time it had then.
+// leftRoute is when a backend left the routes, and of which service.
 type leftRoute struct {
-	at    time.Time
-	drain time.Duration
+	at      time.Time
+	service rollout.Service
 }
+
+// kind is what is under way.
+type kind int
+
+const (
+	plain kind = iota
+	webSocket
+	stream
+	grpc
+	tcp
+)
 
 // request is one under way on a backend.
 type request struct {
 	backend string
 	till    time.Time
+	kind    kind
+	cut     bool // at till
+}
+
+// cutAt is when what is under way is cut on a backend that left.
+func (l leftRoute) cutAt(k kind) time.Time {
+	x := l.service.Drains
+	return l.at.Add(cmp.Or([]time.Duration{x.Request, x.WebSocket, x.Stream, x.GRPC, x.TCP}[k], l.service.Drain))
 }
 
 func (u *unit) place() place { return place{u.env, u.Component} }
@@ -102,10 +128,11 @@ const never = 1000 * time.Hour
 
 func newWorld(seed uint64) *world {
 	return &world{
-		rng: rand.New(rand.NewPCG(seed, 0x5eed)), now: epoch, faults: true,
+		rng: rand.New(rand.NewPCG(seed, 0x5eed)), schema: 1, now: epoch, faults: true,
 		units: map[string]*unit{}, past: map[string]bool{}, tables: map[rollout.Key]rollout.Table{},
 		releases: map[digest.Digest]release.Release{}, missing: map[digest.Digest]bool{}, left: map[string]leftRoute{},
 		changed: make(chan struct{}, 1), debt: map[place]int{}, specs: map[digest.Digest]release.Spec{}, fences: map[place]int64{},
+		data: map[rollout.Key]*data{}, answers: map[string]answer{}, cuts: map[string]rollout.Flight{},
 		whole: map[place]bool{}, traffics: map[rollout.Key]map[string]rollout.Traffic{}, stirred: map[rollout.Key]bool{},
 	}
 }
@@ -172,7 +199,44 @@ func (w *world) advance(now time.Time) {
 	for _, id := range w.ids() {
 		w.advanceUnit(w.units[id])
 	}
-	w.requests = slices.DeleteFunc(w.requests, func(r request) bool { return !r.till.After(now) })
+	w.requests = slices.DeleteFunc(w.requests, func(r request) bool { return !r.till.After(now) && w.ended(r) })
+}
+
+// ended counts what the router cut, and says true.
+func (w *world) ended(r request) bool {
+	if r.cut {
+		w.cuts[r.backend] = counted(w.cuts[r.backend], r.kind)
+	}
+	return true
+}
+
+// leave notes that a backend left the routes: what it has under way ends in its time,
+// or is cut when its drain time is over.
+func (w *world) leave(id string, s rollout.Service) {
+	l := leftRoute{w.now, s}
+	w.left[id] = l
+	for i := range w.requests {
+		if r := &w.requests[i]; r.backend == id && l.cutAt(r.kind).Before(r.till) {
+			r.till, r.cut = l.cutAt(r.kind), true
+		}
+	}
+}
+
+// counted is a flight with one more.
+func counted(f rollout.Flight, k kind) rollout.Flight {
+	switch k {
+	case plain:
+		f.Requests++
+	case webSocket:
+		f.WebSockets++
+	case stream:
+		f.Streams++
+	case grpc:
+		f.GRPC++
+	case tcp:
+		f.TCP++
+	}
+	return f
 }
 
 func (w *world) advanceUnit(u *unit) {
@@ -188,6 +252,8 @@ func (w *world) advanceUnit(u *unit) {
 		u.exited = &rollout.Exit{Code: u.exitCode, At: w.now}
 		if u.Hook == "" {
 			w.owe(u)
+		} else {
+			w.migrate(u)
 		}
 		w.cut(u, "ended by itself")
 	}
@@ -223,8 +289,14 @@ func (w *world) mayStop(u *unit) {
 		w.violate("I6", "%s is ended while it is routed", u.ID)
 	}
 	l := w.left[u.ID]
-	if n := w.inFlight(u.ID); n > 0 && w.now.Before(l.at.Add(l.drain)) && !w.skewedAt.After(l.at) {
-		w.violate("I6", "%s is ended with %d requests under way, %s after it left the routes", u.ID, n, w.now.Sub(l.at))
+	if w.skewedAt.After(l.at) {
+		return
+	}
+	for _, r := range w.requests {
+		if r.backend == u.ID && w.now.Before(l.cutAt(r.kind)) {
+			w.violate("I6", "%s is ended with %+v under way, %s after it left the routes", u.ID, w.flight(u.ID), w.now.Sub(l.at))
+			return
+		}
 	}
 }
 
@@ -261,14 +333,14 @@ func (w *world) held(u *unit) bool {
 	return false
 }
 
-func (w *world) inFlight(id string) int {
-	n := 0
+func (w *world) flight(id string) rollout.Flight {
+	var f rollout.Flight
 	for _, r := range w.requests {
 		if r.backend == id {
-			n++
+			f = counted(f, r.kind)
 		}
 	}
-	return n
+	return f
 }
 
 // traffic sends a few requests through each service.
@@ -278,7 +350,7 @@ func (w *world) traffic() {
 			s := &w.tables[key].Services[i]
 			for range w.rng.IntN(3) {
 				if b := w.pick(s); b != nil {
-					w.send(key, s.Name, b)
+					w.send(key, s, b)
 				}
 			}
 		}
@@ -303,7 +375,7 @@ func (w *world) pick(s *rollout.Service) *rollout.Backend {
 	return nil
 }
 
-func (w *world) send(env rollout.Key, service string, b *rollout.Backend) {
+func (w *world) send(env rollout.Key, s *rollout.Service, b *rollout.Backend) {
 	u := w.units[b.ID]
 	switch {
 	case u == nil:
@@ -314,8 +386,17 @@ func (w *world) send(env rollout.Key, service string, b *rollout.Backend) {
 		w.excused++ // an injected fault took it a moment ago
 	default:
 		w.served++
-		w.requests = append(w.requests, request{backend: b.ID, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))})
-		w.count(env, service, b, u)
+		r := request{backend: b.ID, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))}
+		switch n := w.rng.IntN(16); {
+		case s.TCP != 0:
+			r.kind = tcp
+		case n < 3:
+			r.kind = webSocket + kind(n)
+			r.till = r.till.Add(w.between(0, 12*time.Second))
+		}
+		w.requests = append(w.requests, r)
+		w.use(u)
+		w.count(env, s.Name, b, u)
 	}
 }
 
@@ -357,6 +438,7 @@ func (w *world) ids() []string {
 // place takes a unit into the world, and displace out of it.
 func (w *world) place(u *unit) {
 	w.units[u.ID], w.sorted = u, nil
+	w.begin(u)
 	if u.Fence != 0 {
 		w.fences[u.place()] = max(w.fences[u.place()], u.Fence)
 	}
