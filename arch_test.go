@@ -87,10 +87,10 @@ var packages = map[string]pkg{
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
 	"internal/api": {edge, "fault release rollout record trust engine", "store notary trustroot", "one line each over the engine, and the client"},
-	"internal/cli": {edge, "fault definition image release rollout record trust api sim", "",
+	"internal/cli": {edge, "fault definition image ledger release rollout record trust api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image ledger release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

@@ -12,6 +12,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/cli"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
@@ -51,6 +52,9 @@ func (s seals) Find(prefix string) (digest.Digest, error) {
 
 // Tree reads a sealed tree.
 func (s seals) Tree(d digest.Digest) (image.Tree, error) { return seal.Read(s.objects, d) }
+
+// Ledger reads a ledger.
+func (s seals) Ledger(d digest.Digest) (*ledger.Book, error) { return ledger.Read(s.objects, d) }
 
 // Verify re-hashes a sealed tree.
 func (s seals) Verify(ctx context.Context, d digest.Digest) (cli.SealReport, error) {

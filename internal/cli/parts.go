@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
@@ -82,6 +83,8 @@ type Seals interface {
 	Find(prefix string) (digest.Digest, error)
 	// Tree reads the file tree of a seal.
 	Tree(seal digest.Digest) (image.Tree, error)
+	// Ledger reads the ledger of an artifact.
+	Ledger(d digest.Digest) (*ledger.Book, error)
 	// Verify re-hashes a seal and everything in it.
 	Verify(ctx context.Context, seal digest.Digest) (SealReport, error)
 }

@@ -93,7 +93,8 @@ func (p *program) root() *cobra.Command {
 		&cobra.Group{ID: "machine", Title: "A machine:"})
 	p.group(root, "app", p.initCommand(), p.buildCommand(), p.planCommand(), p.deployCommand(), p.rollbackCommand(),
 		p.rolloutCommand(), p.quarantineCommand(), p.downCommand(), p.secretCommand())
-	p.group(root, "look", p.statusCommand(), p.whyCommand(), p.historyCommand(), p.logsCommand(), p.logCommand(), p.sealCommand())
+	p.group(root, "look", p.statusCommand(), p.whyCommand(), p.historyCommand(), p.logsCommand(), p.logCommand(), p.explainCommand(),
+		p.sbomCommand(), p.provenanceCommand(), p.sealCommand())
 	p.group(root, "trust", p.keyCommand(), p.trustCommand(), p.statementCommand())
 	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand())

@@ -22,6 +22,7 @@ type Book struct {
 	Ledger   Ledger
 	Digest   digest.Digest // of the ledger
 	Chapters []Chapter     // of the layers
+	Trees    []image.Tree  // of the layers
 	Entries  []Entry       // of the root, in the order of image.Tree
 }
 
@@ -52,7 +53,7 @@ func Read(objects Objects, d digest.Digest) (*Book, error) {
 		if err := c.Explains(t); err != nil {
 			return nil, fault.Of(err).At(fmt.Sprintf("layer %d", i+1))
 		}
-		b.Chapters = append(b.Chapters, c)
+		b.Chapters, b.Trees = append(b.Chapters, c), append(b.Trees, t)
 		if err := b.lay(root, t, i); err != nil {
 			return nil, err
 		}
