@@ -31,7 +31,8 @@ type Config struct {
 	Platforms map[string]Platform // by the name that environments use
 	Router    Router
 	Artifacts Artifacts
-	Metrics   Metrics // nil: an analysis with queries never gets an answer
+	Admitter  Admitter // nil: everything is admitted
+	Metrics   Metrics  // nil: an analysis with queries never gets an answer
 	Log       *slog.Logger
 	Parallel  int // actions of one decision at a time; 0 means 4; 1 makes it deterministic
 
@@ -120,6 +121,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	if err = e.turn(ctx, now, key, state, &seen); err != nil {
 		return Ticked{}, err
 	}
+	seen.Admission = e.admission(ctx, now, state.Plea())
 	d := e.Decide(now, state, seen)
 	if len(d.Events) > 0 {
 		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events)); err != nil {

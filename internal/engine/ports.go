@@ -88,6 +88,13 @@ type Metrics interface {
 	Query(ctx context.Context, base, expr string) (value float64, found bool, err error)
 }
 
+// Admitter judges releases by the policies of environments.
+type Admitter interface {
+	// Admit says whether a release may go to an environment in the way that is asked
+	// for. Where there is no policy everything may. An error keeps it out.
+	Admit(ctx context.Context, now time.Time, p rollout.Plea) (rollout.Admission, error)
+}
+
 // Rehearser is what a platform may be able to do beside Platform: try out whether an
 // instance of a spec could be started now, short of starting it.
 type Rehearser interface {

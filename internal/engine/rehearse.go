@@ -72,6 +72,11 @@ func (e *Engine) obstacles(ctx context.Context, now time.Time, key Key, state ro
 	if _, _, err := rollout.Begin(now, state, rollout.Request{Kind: rollout.KindRollback, To: target, Actor: Actor}); err != nil {
 		why = append(why, fault.Of(err).What)
 	}
+	if a := e.admission(ctx, now, &rollout.Plea{Key: key, Release: to.Release, Number: target.Number, Kind: rollout.KindRollback, Actor: Actor}); a != nil && a.Error != "" {
+		why = append(why, "whether the policy admits it could not be found out: "+a.Error)
+	} else if a != nil && !a.Admitted {
+		why = append(why, "the policy does not admit it: "+a.Why)
+	}
 	components := rel.Environments[key.Env].Components
 	rehearser, able := platform.(Rehearser)
 	for _, name := range sortedKeys(components) {

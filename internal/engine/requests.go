@@ -36,10 +36,11 @@ func (e *Engine) AddRelease(ctx context.Context, now time.Time, actor string, re
 
 // DeployOptions say how a rollout is asked for.
 type DeployOptions struct {
-	Reason    string
-	Queue     bool // wait for the rollout in flight, whatever the environment says
-	Supersede bool // end the rollout in flight: put it back, or take its place where it has touched nothing
-	Force     bool // in spite of a freeze or a schema contract; only with a reason
+	Reason     string
+	Queue      bool // wait for the rollout in flight, whatever the environment says
+	Supersede  bool // end the rollout in flight: put it back, or take its place where it has touched nothing
+	BreakGlass bool // in spite of the policy, if enough approvers say so; only with a reason
+	Force      bool // in spite of a freeze or a schema contract; only with a reason
 }
 
 // Begun is what became of a request.
@@ -57,7 +58,7 @@ func (e *Engine) Deploy(ctx context.Context, now time.Time, actor string, key Ke
 }
 
 func request(kind, actor string, o DeployOptions) rollout.Request {
-	return rollout.Request{Kind: kind, Actor: actor, Reason: o.Reason, Queue: o.Queue, Supersede: o.Supersede, Force: o.Force}
+	return rollout.Request{Kind: kind, Actor: actor, Reason: o.Reason, Queue: o.Queue, Supersede: o.Supersede, Force: o.Force, BreakGlass: o.BreakGlass}
 }
 
 // Rollback begins a rollout to a known-good release: the one that ref names
@@ -187,6 +188,9 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
 		return Begun{}, err
 	}
+	if err := e.admit(ctx, now, key, &q); err != nil {
+		return Begun{}, err
+	}
 	return e.launch(ctx, now, key, m, state, version, q)
 }
 
@@ -257,6 +261,7 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		if err = e.turn(ctx, now, key, state, &seen); err != nil {
 			return status, err
 		}
+		seen.Admission = e.admission(ctx, now, state.Plea())
 		d := e.Decide(now, state, seen)
 		status.Waiting, status.Why = d.Waiting, d.Why
 	}

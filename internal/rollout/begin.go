@@ -20,14 +20,16 @@ const (
 
 // Request is what somebody asks of an environment.
 type Request struct {
-	Kind      string `json:"kind"` // KindDeploy, KindRollback or KindDown
-	To        Target `json:"to"`
-	Actor     string `json:"actor"`
-	Reason    string `json:"reason,omitempty"`
-	Queue     bool   `json:"queue,omitempty"`     // wait for the rollout in flight, whatever the environment says
-	Supersede bool   `json:"supersede,omitempty"` // end the rollout in flight
-	Force     bool   `json:"force,omitempty"`     // though a data schema would not be readable
-	Hold      bool   `json:"-"`                   // wait though nothing is in flight: nothing is deployed now
+	Kind       string     `json:"kind"` // KindDeploy, KindRollback or KindDown
+	To         Target     `json:"to"`
+	Actor      string     `json:"actor"`
+	Reason     string     `json:"reason,omitempty"`
+	Queue      bool       `json:"queue,omitempty"`      // wait for the rollout in flight, whatever the environment says
+	Supersede  bool       `json:"supersede,omitempty"`  // end the rollout in flight
+	Force      bool       `json:"force,omitempty"`      // though a data schema would not be readable
+	BreakGlass bool       `json:"breakGlass,omitempty"` // in spite of the policy, if enough approvers say so
+	Admission  *Admission `json:"-"`                    // that it is admitted; nil: nobody judges here
+	Hold       bool       `json:"-"`                    // wait though nothing is in flight: nothing is deployed now
 }
 
 // Begin puts a rollout in flight. While one is, the request waits for it, ends it
@@ -85,6 +87,15 @@ func (d *decider) begin(q Request) {
 		data["warm"] = strconv.Itoa(w.Target.Number)
 	}
 	d.event(Event{Kind: "rollout.begun", Release: q.To.Release, Reason: why, Data: data})
+	if a := q.Admission; a != nil && a.Policy != "" {
+		d.s.Rollout.Policy = a.Policy
+		said := "every rule of the policy holds"
+		if a.BreakGlass != "" {
+			d.s.Rollout.To.BreakGlass = a.BreakGlass + ": " + q.Reason
+			said = "the glass was broken by " + d.s.Rollout.To.BreakGlass
+		}
+		d.event(Event{Kind: "admission.admitted", Release: q.To.Release, Reason: said, Data: a.Data})
+	}
 }
 
 // enqueue lets a request wait. Where only the newest is wanted, it takes the place
@@ -180,9 +191,15 @@ func (d *decider) dequeue() {
 		d.wait(Cause{What: "the freeze to end: " + f.Why, Since: d.s.Queue[0].At, Till: f.Until, Unblock: "the end of the freeze", Command: "ashlar deploy " + d.s.Env + " --force --reason ..."})
 		return
 	}
+	if !d.admit(&q) {
+		return
+	}
 	d.s.Queue = d.s.Queue[1:]
 	if len(d.s.Queue) == 0 {
 		d.s.Queue = nil
+	}
+	if a := q.Admission; a != nil && !a.Admitted {
+		d.event(Event{Kind: "admission.refused", Release: q.To.Release, Reason: a.Why, Data: a.Data})
 	}
 	if why := d.hopeless(q); why != "" {
 		d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: why})
@@ -198,6 +215,9 @@ func (d *decider) hopeless(q Request) string {
 	}
 	if d.o.Failed != "" && q.Kind == KindDeploy {
 		return "it failed meanwhile in " + d.o.Failed + " and is in quarantine"
+	}
+	if a := q.Admission; a != nil && !a.Admitted {
+		return "the policy does not admit it: " + a.Why
 	}
 	if err := check(d.s, q); err != nil {
 		return fault.Of(err).What

@@ -49,6 +49,7 @@ func decideAndCheck(t *rapid.T, now time.Time, s rollout.State, o rollout.Observ
 	}
 	checkRoutes(t, d, o)
 	checkActions(t, d, o)
+	checkAdmission(t, s, d, o)
 	checkStep(t, s, o, d)
 	checkShares(t, d)
 	checkAlone(t, s, d)
@@ -92,6 +93,27 @@ func checkRoutes(t *rapid.T, d rollout.Decision, o rollout.Observation) {
 				t.Fatalf("%s is routed and %s", b.ID, phase)
 			}
 		}
+	}
+}
+
+// checkAdmission is that nothing of a release is started, and no share of the traffic
+// given to it, that is not known to be admitted at this moment.
+func checkAdmission(t *rapid.T, s rollout.State, d rollout.Decision, o rollout.Observation) {
+	r := d.Next.Rollout
+	a := o.Admission
+	if r == nil || a == nil || a.Admitted && a.Error == "" && a.Release == r.To.Release || r.Kind == rollout.KindDown {
+		return
+	}
+	forward := r.Step == rollout.Laying || r.Step == rollout.Shifting || r.Step == rollout.Switching
+	for _, do := range d.Do {
+		start, ok := do.(rollout.StartInstance)
+		if ok && forward && start.Instance.Release == r.To.Release && (r.From == nil || r.From.Release != r.To.Release) {
+			t.Fatalf("%s is started, and its release is not admitted", start.Instance.ID)
+		}
+	}
+	was := s.Rollout
+	if was != nil && was.Number == r.Number && was.Step != r.Step && (r.Step == rollout.Shifting || r.Step == rollout.Switching || r.Step == rollout.Draining) {
+		t.Fatalf("it goes on from %s to %s, and its release is not admitted", was.Step, r.Step)
 	}
 }
 
@@ -417,6 +439,16 @@ func anyObservation(t *rapid.T, s rollout.State) rollout.Observation {
 			!slices.ContainsFunc(s.Instances, func(in rollout.Order) bool { return in.ID == id }) {
 			see(rollout.Instance{ID: id, Component: "web", Spec: rapid.SampledFrom(someSpecs).Draw(t, "orphan's spec")})
 		}
+	}
+	if p := s.Plea(); p != nil && rapid.Bool().Draw(t, "judged") {
+		a := rollout.Admission{Release: p.Release, Policy: digest.FromString("policy"), Admitted: rapid.Bool().Draw(t, "admitted"), Data: map[string]string{"policy": "x"}}
+		switch rapid.IntRange(0, 4).Draw(t, "verdict") {
+		case 0:
+			a.Error = "no answer"
+		case 1:
+			a.Release = digest.FromString("another")
+		}
+		o.Admission = &a
 	}
 	if rapid.Bool().Draw(t, "refused") {
 		o.Refused = &rollout.Refused{Generation: s.Table.Generation, What: "in use"}

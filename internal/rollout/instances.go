@@ -200,7 +200,7 @@ func (d *decider) newID(component string) string {
 // start asks for every order that no observation has shown yet, again if need be.
 func (d *decider) start() {
 	for _, o := range d.s.Instances {
-		if o.Leaving || o.Seen {
+		if o.Leaving || o.Seen || !d.mayStart(&o) {
 			continue
 		}
 		a := d.o.Attempts[o.ID]

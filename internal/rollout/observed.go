@@ -60,6 +60,7 @@ type Observation struct {
 	Attempts  map[string]Attempt // instance ID to the failed attempts to start it, those this process made
 	Refused   *Refused           // the last table that the router refused for good; nil: none
 	Metrics   map[string]Metric  // by expression: answers to State.Questions
+	Admission *Admission         // what the policy says of State.Plea; nil: nobody judges here
 	Frozen    *Frozen            // why the first that waits may not begin now; nil: it may
 	Failed    string             // another environment, in which the release of the first that waits failed meanwhile; empty: none
 }

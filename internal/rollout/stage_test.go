@@ -23,6 +23,28 @@ type stage struct {
 	seen  rollout.Observation
 	known map[digest.Digest]rollout.Target // every release that was deployed
 	names map[digest.Digest]string         // of releases, for printing
+
+	policy []string // what it says: its name, admits, refuses or errs, and why
+}
+
+// judge is what an engine with an Admitter observes.
+func (st *stage) judge(p *rollout.Plea) *rollout.Admission {
+	if st.policy == nil {
+		return nil
+	}
+	a := &rollout.Admission{}
+	if p == nil {
+		return a
+	}
+	a.Release, a.Policy, a.Admitted = p.Release, digest.FromString(st.policy[0]), st.policy[1] == "admits"
+	a.Data = map[string]string{"policy": st.policy[0]}
+	switch st.policy[1] {
+	case "refuses":
+		a.Why = st.policy[2]
+	case "errs":
+		a.Error = st.policy[2]
+	}
+	return a
 }
 
 var midnight = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -55,6 +77,7 @@ func newStage() *stage {
 //	advance 200ms                        time passes
 //	decide                               one decision; the state is kept
 //	decide, killed before the commit     one decision; the state is not kept
+//	policy NAME refuses "why"            what it says from now on: admits, refuses, errs
 //	state                                what is remembered
 func (st *stage) run(line string) ([]string, error) {
 	words, err := split(line)
@@ -83,6 +106,9 @@ func (st *stage) run(line string) ([]string, error) {
 				in.Phase, in.Probe = rollout.Unknown, ""
 			}
 		}
+		return nil, nil
+	case "policy": // NAME admits, NAME refuses "why", NAME errs "why"
+		st.policy = rest
 		return nil, nil
 	case "control":
 		return st.control(rest)
@@ -129,6 +155,9 @@ func (st *stage) begin(line string, words []string) ([]string, error) {
 		st.known[q.To.Release], st.names[q.To.Release] = q.To, "release "+words[2]
 	default:
 		q.To = st.known[digest.FromString("release "+words[2])]
+	}
+	if q.Kind != rollout.KindDown {
+		q.Admission = st.judge(q.Plea(rollout.Key{App: "shop", Env: "prod"}))
 	}
 	next, events, err := rollout.Begin(st.now, st.state, q)
 	if err != nil {
@@ -396,6 +425,7 @@ func (st *stage) router(words []string) error {
 }
 
 func (st *stage) decide(keep bool) []string {
+	st.seen.Admission = st.judge(st.state.Plea())
 	d := rollout.Decide(st.now, st.state, st.seen)
 	if keep {
 		st.state = clone(d.Next)

@@ -123,6 +123,8 @@ type Rollout struct {
 	BakeTill  time.Time `json:"bakeTill,omitzero"`  // with Baking: when the new have proven themselves
 	Failure   *Failure  `json:"failure,omitempty"`  // with Reverting
 
+	Policy digest.Digest `json:"policy,omitempty"` // that admitted it; empty: there was none
+
 	Wave       int                `json:"wave,omitempty"`      // the last wave of components that has its turn, from 0
 	Stage      int                `json:"stage,omitempty"`     // with Shifting: which of the strategy's stages
 	StageAt    time.Time          `json:"stageAt,omitzero"`    // when the router acknowledged the stage's share; zero: not yet

@@ -19,6 +19,9 @@ func (d *decider) advance() {
 		d.coolDown()
 		return
 	}
+	if !d.judge(r) {
+		return
+	}
 	if r.Paused != nil && slices.Contains([]Step{Laying, Shifting, Draining, Baking}, r.Step) {
 		d.wait(Cause{
 			What: "a person to resume it; paused by " + r.Paused.By, Since: r.Paused.At,

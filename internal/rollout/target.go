@@ -16,6 +16,8 @@ type Target struct {
 	TLS        *TLS          `json:"tls,omitempty"` // of Listen; nil: plain HTTP
 	Strategy   Strategy      `json:"strategy"`
 	Components []Component   `json:"components"` // sorted by Name
+
+	BreakGlass string `json:"breakGlass,omitempty"` // who let it in in spite of the policy, and why; empty: nobody had to
 }
 
 // Strategy is how a target takes the place of the one before it. What a kind does

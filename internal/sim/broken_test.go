@@ -168,6 +168,25 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			o.Router.InFlight = waited
 			return rollout.Decide(now, s, o)
 		}), 0},
+		"the policy is asked once, and what it said then is believed": {"I2", func(c *engine.Config) {
+			c.Admitter = &believing{of: c.Admitter, said: map[rollout.Plea]rollout.Admission{}}
+		}, 0},
+		"a policy that does not answer admits": {"I2", func(c *engine.Config) { c.Admitter = lenient{c.Admitter} }, 0},
+		"instances are started whatever the policy says": {"I2", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			d := rollout.Decide(now, s, o)
+			for _, in := range d.Next.Instances {
+				if r := d.Next.Rollout; r != nil && in.Release == r.To.Release && !in.Seen && !in.Leaving {
+					d.Do = append(d.Do, rollout.StartInstance{Instance: in.Instance})
+				}
+			}
+			return d
+		}), 0},
+		"a release that is refused is not put back": {"I2", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			if o.Admission != nil && !o.Admission.Admitted && o.Admission.Error == "" {
+				o.Admission = nil
+			}
+			return rollout.Decide(now, s, o)
+		}), 0},
 		"a rehearsal that does not look":      {"rehearsal", func(c *engine.Config) { c.Artifacts = &lookingAway{of: c.Artifacts} }, 0},
 		"an instance is not what was ordered": {"I1", func(c *engine.Config) { c.Platforms["sim"] = another{c.Platforms["sim"]} }, 0},
 		"nothing is ever removed": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
@@ -215,6 +234,34 @@ func TestSameSeedSameStory(t *testing.T) {
 }
 
 func deciding(f decideFunc) func(*engine.Config) { return func(c *engine.Config) { c.Decide = f } }
+
+// believing asks a policy once and gives the same answer for ever.
+type believing struct {
+	of   engine.Admitter
+	said map[rollout.Plea]rollout.Admission
+}
+
+func (b *believing) Admit(ctx context.Context, now time.Time, p rollout.Plea) (rollout.Admission, error) {
+	if a, ok := b.said[p]; ok {
+		return a, nil
+	}
+	a, err := b.of.Admit(ctx, now, p)
+	if err == nil {
+		b.said[p] = a
+	}
+	return a, err
+}
+
+// lenient takes no answer for a yes.
+type lenient struct{ engine.Admitter }
+
+func (l lenient) Admit(ctx context.Context, now time.Time, p rollout.Plea) (rollout.Admission, error) {
+	a, err := l.Admitter.Admit(ctx, now, p)
+	if err != nil {
+		return rollout.Admission{Release: p.Release, Admitted: true}, nil
+	}
+	return a, nil
+}
 
 // lookingAway says of what is missing that it is there, every second time.
 type lookingAway struct {

@@ -266,6 +266,8 @@ func (r *runner) tellAgain(t *telling, e record.Entry) {
 	case "rollout.live":
 		t.open--
 		counts.Live++
+	case "admission.refused":
+		counts.Refused++
 	case "rollout.superseded":
 		t.open--
 		counts.Superseded++

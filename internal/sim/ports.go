@@ -47,6 +47,7 @@ func (p platform) Start(_ context.Context, env rollout.Key, in rollout.Instance,
 		}
 		w.specs[in.Spec] = spec
 	}
+	w.checkStart(w.remembered(env), env, in)
 	if w.past[in.ID] {
 		w.violate("I8", "%s was started again after it had ended", in.ID)
 	}
@@ -256,6 +257,7 @@ func (r router) Apply(_ context.Context, env rollout.Key, t rollout.Table) error
 	if t.Generation < old.Generation {
 		return fault.New(fault.Conflict, "table %d is older than %d", t.Generation, old.Generation)
 	}
+	w.checkAdmitted(env, t)
 	w.tables[env] = t
 	w.routedSet = nil
 	for _, s := range t.Services {
@@ -330,6 +332,7 @@ func (s faultyStore) Commit(ctx context.Context, env rollout.Key, version int64,
 	}
 	s.checkBegun(env, next, entries)
 	s.w.checkEvidence(s.Store.peek(env), next)
+	s.checkForward(env, s.peek(env), next)
 	v, err := s.Store.Commit(ctx, env, version, next, entries)
 	if err != nil {
 		return v, err

@@ -20,6 +20,7 @@ type Options struct {
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
 	Promoted, Asked, Forced                           int // releases that were live elsewhere; gates passed on an answer of Prometheus; deploys forced
+	Policies, Refused                                 int // policies that were set, releases that they refused
 	Superseded, Rehearsals, Said                      int // Said: what people said to rollouts in flight
 	Stages, Rolls, Hooks                              int // steps of canaries and rolling replacements, hooks and jobs that were run
 	Served, Excused                                   int // requests answered, and lost to an injected fault alone
@@ -45,6 +46,7 @@ func Run(seed uint64, opts Options) Result {
 	w := newWorld(seed)
 	w.envs = w.drawEnvs()
 	r := &runner{w: w, store: faultyStore{&Store{states: map[engine.Key]stored{}, sparing: true}, w}, opts: opts}
+	w.remembered = r.store.peek
 	for _, key := range w.envs {
 		r.tended = append(r.tended, &tended{key: key})
 	}
@@ -104,7 +106,7 @@ func (r *runner) boot() {
 	}
 	config := engine.Config{
 		Store: r.store, Platforms: map[string]engine.Platform{"sim": platform{r.w}},
-		Router: router{r.w}, Artifacts: artifacts{r.w}, Metrics: metrics{r.w}, Log: slog.New(slog.DiscardHandler), Parallel: 1,
+		Router: router{r.w}, Artifacts: artifacts{r.w}, Admitter: admitter{r.w}, Metrics: metrics{r.w}, Log: slog.New(slog.DiscardHandler), Parallel: 1,
 	}
 	if r.opts.Alter != nil {
 		r.opts.Alter(&config)

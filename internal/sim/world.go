@@ -55,9 +55,14 @@ type world struct {
 
 	story      []told
 	violations []string
-	served     int           // requests answered
-	excused    int           // requests that an injected fault cost
-	debt       map[place]int // instances that injected faults took and that were not made up for
+	served     int                 // requests answered
+	excused    int                 // requests that an injected fault cost
+	policies   map[rollout.Key]int // how often the environment's policy was set
+	admitted   map[granted]bool
+	silent     map[rollout.Key]bool            // whose policy did not answer when it was last asked
+	judged     bool                            // whether environments may have policies
+	remembered func(rollout.Key) rollout.State // what the store has
+	debt       map[place]int                   // instances that injected faults took and that were not made up for
 	counts     Counts
 }
 
@@ -134,6 +139,8 @@ func newWorld(seed uint64) *world {
 		changed: make(chan struct{}, 1), debt: map[place]int{}, specs: map[digest.Digest]release.Spec{}, fences: map[place]int64{},
 		data: map[rollout.Key]*data{}, answers: map[string]answer{}, cuts: map[string]rollout.Flight{},
 		whole: map[place]bool{}, traffics: map[rollout.Key]map[string]rollout.Traffic{}, stirred: map[rollout.Key]bool{},
+		policies: map[rollout.Key]int{}, admitted: map[granted]bool{}, silent: map[rollout.Key]bool{},
+		remembered: func(rollout.Key) rollout.State { return rollout.State{} }, judged: seed%3 == 0,
 	}
 }
 
