@@ -20,6 +20,12 @@ type Platform interface {
 	// Start creates and starts the instance. It returns nil when the instance is
 	// known to run or has run; an instance that already exists is left as it is.
 	// After an error nothing of the instance is left behind, or List reports it.
+	//
+	// Two things are refused with a fault of kind Conflict, whoever asks, as a start may
+	// come late or from a server with an old state. An exclusive volume has one holder:
+	// another instance of the environment that runs has to be gone first. And a fencing token
+	// (Instance.Fence) grows: one that is not greater than the last that was started of
+	// its component is too old, also when that one is long gone.
 	Start(ctx context.Context, env Key, in rollout.Instance, spec release.Spec) error
 	// Stop asks the instance to end: its stop signal, then SIGKILL after its grace.
 	// It returns once asked; the end is seen by List. Stopping what is stopping,

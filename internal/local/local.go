@@ -58,6 +58,7 @@ type Platform struct {
 
 	mu        sync.Mutex
 	instances map[string]*instance
+	fences    sync.Mutex // held while a fencing token is compared and noted
 
 	ahead ahead
 }
@@ -177,6 +178,11 @@ func (p *Platform) logFile(k rollout.Key, id string) string {
 func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
 	if err := p.check(env, in, spec); err != nil {
 		return err
+	}
+	if p.find(in.ID) == nil {
+		if err := p.fence(env, in); err != nil {
+			return err
+		}
 	}
 	inst, pre, mine := p.claim(env, in, spec)
 	if !mine {
@@ -328,7 +334,7 @@ func (p *Platform) check(env rollout.Key, in rollout.Instance, spec release.Spec
 	if spec.Health != nil && len(spec.Health.Exec) == 0 && spec.Port == 0 {
 		return fault.New(fault.Invalid, "component %s has a health check but no port", in.Component)
 	}
-	if len(spec.Volumes) > 0 && p.cfg.VolumeDir == "" {
+	if (len(spec.Volumes) > 0 || in.Fence != 0) && p.cfg.VolumeDir == "" {
 		return fault.New(fault.Unavailable, "component %s has volumes, and this server has no place for them", in.Component)
 	}
 	if _, err := stopSignal(spec); err != nil {

@@ -326,6 +326,14 @@ func conformanceSpec(b conformance.Behaviour) release.Spec {
 		return spec(string(b), serving)
 	case conformance.Stubborn:
 		return spec(string(b), serving, func(s *release.Spec) { s.StopGraceMS = 300 })
+	case conformance.Holds:
+		return spec(string(conformance.Plain), func(s *release.Spec) {
+			s.Volumes = []release.Mount{{Path: "/data", Volume: "data", Mode: release.VolumeExclusive}}
+		})
+	case conformance.Shares:
+		return spec(string(conformance.Plain), func(s *release.Spec) {
+			s.Volumes = []release.Mount{{Path: "/files", Volume: "files", Mode: release.VolumeShared}}
+		})
 	case conformance.Missing:
 		return spec(string(b), func(s *release.Spec) { s.Command[0] = "/bin/nothing" })
 	}

@@ -17,7 +17,7 @@ import (
 func TestPlatform(t *testing.T) {
 	behaviours := map[conformance.Behaviour]string{
 		conformance.Serves: "good", conformance.Plain: "good", conformance.Sick: "never-ready",
-		conformance.Exits: "exits", conformance.Stubborn: "stubborn", conformance.Missing: "refused",
+		conformance.Exits: "exits", conformance.Stubborn: "stubborn", conformance.Missing: "refused", conformance.Holds: "good", conformance.Shares: "good",
 	}
 	conformance.Platform(t, func(*testing.T) conformance.PlatformWorld {
 		w := newWorld(1)
@@ -27,7 +27,13 @@ func TestPlatform(t *testing.T) {
 			Platform: p,
 			Spec: func(b conformance.Behaviour) release.Spec {
 				spec := release.Spec{Env: map[string]string{"behaviour": behaviours[b]}, StopGraceMS: 500}
-				if b != conformance.Plain {
+				switch b {
+				case conformance.Plain:
+				case conformance.Holds:
+					spec.Volumes = []release.Mount{{Path: "/data", Volume: "data", Mode: release.VolumeExclusive}}
+				case conformance.Shares:
+					spec.Volumes = []release.Mount{{Path: "/files", Volume: "files", Mode: release.VolumeShared}}
+				default:
 					spec.Port, spec.Health = 80, &release.Health{HTTP: "/"}
 				}
 				return spec

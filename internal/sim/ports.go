@@ -126,6 +126,7 @@ func (w *world) behave(u *unit) *unit {
 func (w *world) mayHold(u *unit) error {
 	if u.Fence != 0 && u.Fence <= w.fences[u.place()] {
 		w.violate("fence", "%s comes with the token %d after one with %d", u.ID, u.Fence, w.fences[u.place()])
+		return fault.New(fault.Conflict, "the token %d of %s is too old", u.Fence, u.ID)
 	}
 	for _, id := range w.ids() {
 		other := w.units[id]
