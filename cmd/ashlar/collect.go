@@ -29,12 +29,14 @@ import (
 // How long references stay after their last use. Inputs are what a lock names and
 // an archive may have dropped, so they stay longer than what can be made again.
 const (
-	inputKind   = "deb-input"
 	cacheAge    = 30 * 24 * time.Hour
 	inputAge    = 365 * 24 * time.Hour
 	defaultKeep = 5               // of an environment in which nothing was ever live
 	lockWait    = 2 * time.Second // for a build or a deploy to end
 )
+
+// inputKinds are the kinds of references to inputs of builds.
+var inputKinds = []string{"deb-input", "image-input"}
 
 // garbage collects over the server's stores.
 type garbage struct {
@@ -307,6 +309,8 @@ func (g *garbage) kinds() (map[string]time.Duration, error) {
 	for _, d := range dirs {
 		kinds[d.Name()] = cacheAge
 	}
-	kinds[inputKind] = inputAge
+	for _, kind := range inputKinds {
+		kinds[kind] = inputAge
+	}
 	return kinds, nil
 }

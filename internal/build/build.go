@@ -5,6 +5,7 @@
 //	go:     -> go build      \
 //	files:  -> globs          }-> entries -> layer tree -> manifest -> sealed tree -> release
 //	debian: -> lock -> .debs /
+//	image:  -> lock -> layers/
 //
 // Nothing of the inputs is executed but the Go compiler. A build is a function of
 // its inputs: no time, path, user, umask or locale gets into an artifact, which
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ashlar-infra/ashlar/internal/debian"
@@ -80,7 +82,7 @@ type Step string
 const (
 	StepLock     Step = "lock"     // external inputs are resolved
 	StepFetch    Step = "fetch"    // packages are brought into the object store
-	StepUnpack   Step = "unpack"   // packages become a tree
+	StepUnpack   Step = "unpack"   // packages, or an image's layers, become a tree
 	StepGo       Step = "go"       // a Go program is compiled
 	StepFiles    Step = "files"    // files are read
 	StepLayer    Step = "layer"    // a layer's digest is computed
@@ -100,6 +102,8 @@ type Artifact struct {
 	Files     int           // regular files in Root
 	Bytes     int64         // of their contents
 	Reused    bool          // artifact and seal were on hand
+
+	Image *ocispec.ImageConfig // what the image that it is built from says about running it; nil: no image
 }
 
 // Component builds one component. It holds no lock: callers share the object
@@ -158,8 +162,9 @@ func (b *Builder) cachePath(kind string, key ...string) string {
 type made struct {
 	entries []image.Entry
 	comment string
-	explain explainer     // nil with a chapter
-	chapter digest.Digest // of the object that explains entries, where there is one already
+	explain explainer            // nil with a chapter
+	chapter digest.Digest        // of the object that explains entries, where there is one already
+	image   *ocispec.ImageConfig // of an image source
 }
 
 func (c *component) build(ctx context.Context) (art Artifact, err error) {
@@ -175,7 +180,7 @@ func (c *component) build(ctx context.Context) (art Artifact, err error) {
 			err = settled
 		}
 	}()
-	art = Artifact{Component: c.Name}
+	art = Artifact{Component: c.Name, Image: imageConfig(sources)}
 	trees := make([]image.Tree, len(sources))
 	chapters := make([]digest.Digest, len(sources))
 	for i, s := range sources {
@@ -230,6 +235,8 @@ func (c *component) source(ctx context.Context, src definition.Source) (made, er
 		return made{entries: entries, comment: "files to " + src.Files.To, explain: explain}, nil
 	case src.Debian != nil:
 		return c.debianSource(ctx, src.Debian)
+	case src.Image != nil:
+		return c.imageSource(ctx, src.Image)
 	default:
 		return made{}, fmt.Errorf("a source of no kind")
 	}

@@ -94,7 +94,7 @@ func descriptor(l image.Layer) ocispec.Descriptor {
 
 // finish assembles the manifest, seals the merged tree and makes all of it durable.
 func (c *component) finish(ctx context.Context, art *Artifact, chapters []digest.Digest) error {
-	cfg, err := c.config(art.Root)
+	cfg, err := c.config(art)
 	if err != nil {
 		return err
 	}
@@ -173,16 +173,19 @@ func (c *component) keep(all ...[]byte) error {
 
 // config is what an OCI runtime is told. Values of the environment stay out of it:
 // they belong to the release, and an artifact is the same everywhere.
-func (c *component) config(root image.Tree) (image.Config, error) {
-	s := c.Settings
-	uid, gid, err := resolveUser(c.batch, root, s.User)
+func (c *component) config(art *Artifact) (image.Config, error) {
+	s, err := withImage(c.Settings, art.Image)
+	if err != nil {
+		return image.Config{}, err
+	}
+	uid, gid, err := resolveUser(c.batch, art.Root, s.User)
 	if err != nil {
 		return image.Config{}, fmt.Errorf("component %s: %w", c.Name, err)
 	}
 	return image.Config{
 		Architecture: c.arch(), OS: "linux",
 		User: strconv.Itoa(uid) + ":" + strconv.Itoa(gid),
-		Cmd:  s.Command, Env: []string{"PATH=" + defaultPath},
+		Cmd:  s.Command, Env: imageEnv(art.Image),
 		WorkDir: s.WorkDir, Port: s.Port, StopSignal: s.Stop.Signal,
 	}, nil
 }

@@ -36,12 +36,14 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 				err = b.lockGo(ctx, old, &entry, c.Name, src.Go)
 			case src.Debian != nil:
 				err = b.lockDebian(ctx, old, &entry, c.Name, src.Debian)
+			case src.Image != nil:
+				err = b.lockImage(old, &entry, c.Name, src.Image)
 			}
 			if err != nil {
 				return false, at(err, src.Where)
 			}
 		}
-		if len(entry.Go)+len(entry.Debian) > 0 {
+		if len(entry.Go)+len(entry.Debian)+len(entry.Images) > 0 {
 			next.Components[c.Name] = entry
 		}
 	}

@@ -45,6 +45,7 @@ type LockFile struct {
 type ComponentLock struct {
 	Go     []GoLock     `yaml:"go,omitempty"`
 	Debian []DebianLock `yaml:"debian,omitempty"`
+	Images []ImageLock  `yaml:"images,omitempty"`
 }
 
 // GoLock pins the toolchain of a go source.
@@ -165,6 +166,11 @@ func (l *LockFile) check() error {
 				return fault.New(fault.Invalid, "component %s: a debian entry has no suite", name)
 			}
 			if err := d.Lock.Check(); err != nil {
+				return fmt.Errorf("component %s: %w", name, err)
+			}
+		}
+		for _, i := range c.Images {
+			if err := i.check(); err != nil {
 				return fmt.Errorf("component %s: %w", name, err)
 			}
 		}

@@ -85,7 +85,10 @@ type assembler struct {
 }
 
 func (a *assembler) component(art Artifact, def definition.Component, env definition.Environment) (release.Component, error) {
-	s := env.Components[def.Name]
+	s, err := withImage(env.Components[def.Name], art.Image)
+	if err != nil {
+		return release.Component{}, err
+	}
 	spec, err := a.spec(art, s)
 	if err != nil {
 		return release.Component{}, err

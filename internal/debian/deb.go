@@ -14,6 +14,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/inflate"
 )
 
 // Bounds of one package. Debian's largest packages unpack to about 2 GB and have
@@ -126,7 +127,7 @@ func tarMember(a *arReader, base string, limit int64, read func(*tar.Reader) err
 	if !ok {
 		return fmt.Errorf("member %s stands where %s belongs", clip(m.name), base)
 	}
-	body, err := decompress(a, ext, limit)
+	body, err := inflate.Reader(a, ext, limit)
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.name, err)
 	}

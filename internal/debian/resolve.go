@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/inflate"
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
@@ -200,7 +201,7 @@ func readCompressed(store *object.Store, d digest.Digest, ext string, size int64
 	if err != nil {
 		return "", err
 	}
-	r, err := decompress(bytes.NewReader(packed), ext, maxIndex)
+	r, err := inflate.Reader(bytes.NewReader(packed), ext, maxIndex)
 	if err != nil {
 		return "", err
 	}

@@ -76,7 +76,7 @@ func (k *checker) component(part pair, m parts) {
 		return
 	}
 	name := short(part.key)
-	if run.get("command") == nil && !run.broken && !run.holes {
+	if run.get("command") == nil && !run.broken && !run.holes && !m.image {
 		at := part.at
 		for _, p := range part.val.pairs {
 			if p.key == "run" {

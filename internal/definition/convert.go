@@ -109,6 +109,7 @@ type parts struct {
 	route    *node // nil: none
 	hooks    *node // nil: none
 	schedule *node // nil: none
+	image    bool  // an image tells what run does not
 }
 
 // merged gives the settings of a component with an override and an environment's
@@ -132,6 +133,7 @@ func (c *converter) merged(part pair, over, replicas *node) parts {
 		route:    c.overridden("route", part.val, over),
 		hooks:    c.overridden("hooks", part.val, over),
 		schedule: override(part.val.get("schedule"), over.get("schedule")),
+		image:    hasImage(part.val),
 	}
 }
 

@@ -39,6 +39,7 @@ type Source struct {
 	Go     *GoSource
 	Files  *FilesSource
 	Debian *DebianSource
+	Image  *ImageSource
 	Where  string // file:line:column of the source, for errors
 }
 
@@ -71,12 +72,19 @@ type DebianSource struct {
 	Waive      map[string]string // package to the reason why its maintainer scripts may be ignored
 }
 
+// ImageSource takes an image that others made, at the digest that ashlar.lock names.
+type ImageSource struct {
+	Path   string // of a layout or archive, relative to the definition or absolute
+	Tag    string // which one, where there are several; empty: the only one
+	Digest string // sha256:…, of its manifest or of an index that leads to it; empty: any
+}
+
 // Settings is how a component runs and is routed. An environment may override
 // any part; see Merge.
 type Settings struct {
-	Command      []string          // argv; required
-	WorkDir      string            // absolute; default /
-	User         string            // name or number, optionally :group; default 65532:65532
+	Command      []string          // argv; required without an image source; empty: the image's
+	WorkDir      string            // absolute; default /, or empty with an image source: the image's
+	User         string            // name or number, optionally :group; default 65532:65532, or empty likewise
 	Port         int               // TCP port that the program listens on; 0: none
 	Env          map[string]string //
 	Files        []ConfigFile      // sorted by Path
@@ -124,7 +132,7 @@ type Resources struct {
 
 // Stop is how a running instance is asked to end.
 type Stop struct {
-	Signal string        // e.g. SIGTERM (default), SIGQUIT
+	Signal string        // e.g. SIGTERM (default, or empty with an image source: the image's), SIGQUIT
 	Grace  time.Duration // before SIGKILL; default 10s
 }
 

@@ -34,7 +34,24 @@ func (c *converter) settings(m parts) Settings {
 	if user := run.get("user"); usable(user) && user.odd {
 		c.number(user)
 	}
+	if m.image {
+		out.silent(run)
+	}
 	return out
+}
+
+// silent takes away the defaults that an image may have something to say about.
+func (s *Settings) silent(run *node) {
+	made := func(n *node) bool { return n != nil && n.made }
+	if made(run.get("workdir")) {
+		s.WorkDir = ""
+	}
+	if made(run.get("user")) {
+		s.User = ""
+	}
+	if made(run.get("stop").get("signal")) {
+		s.Stop.Signal = ""
+	}
 }
 
 func (c *converter) health(n *node) *Health {

@@ -2,6 +2,7 @@ package definition
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -22,9 +23,17 @@ func (c *converter) sources(component string, n *node) []Source {
 		if v := item.get("debian"); v != nil {
 			s.Debian = c.debianSource(v)
 		}
+		if v := item.get("image"); v != nil {
+			s.Image = &ImageSource{Path: c.text(v.get("path")), Tag: c.text(v.get("tag")), Digest: c.text(v.get("digest"))}
+		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// hasImage says that a component is built from an image, which says how to run it.
+func hasImage(part *node) bool {
+	return slices.ContainsFunc(items(part.get("build")), func(item *node) bool { return item.get("image") != nil })
 }
 
 func (c *converter) goSource(component string, n *node) *GoSource {

@@ -34,8 +34,8 @@ func (t Tree) Validate() error {
 	}
 	dirs := make(map[string]bool, len(t.Entries)/4)
 	for i, e := range t.Entries {
-		if err := e.validate(); err != nil {
-			return err.At(fmt.Sprintf("%q", e.Path))
+		if err := e.Validate(); err != nil {
+			return err
 		}
 		if i > 0 {
 			if before := t.Entries[i-1].Path; ComparePaths(before, e.Path) >= 0 {
@@ -48,6 +48,14 @@ func (t Tree) Validate() error {
 		if e.Type == Dir {
 			dirs[e.Path] = true
 		}
+	}
+	return nil
+}
+
+// Validate says what keeps e from being an entry of a valid tree; see [Tree.Validate].
+func (e Entry) Validate() error {
+	if err := e.validate(); err != nil {
+		return err.At(fmt.Sprintf("%q", e.Path))
 	}
 	return nil
 }
