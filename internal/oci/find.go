@@ -291,6 +291,9 @@ func missing(name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return refused("the file %s is not in the archive: %w", clip(name), err).Mend("save the image anew: it is incomplete")
 	}
+	if !errors.As(err, new(*fault.Error)) {
+		err = refused("the file %s cannot be read: %w", clip(name), err)
+	}
 	return err
 }
 

@@ -81,7 +81,7 @@ func tarFault(err error) error {
 
 // hostile is the fault for an entry that no image may have.
 func hostile(h *tar.Header, format string, args ...any) *fault.Error {
-	return refused("entry %s %s", clip(h.Name), fmt.Sprintf(format, args...))
+	return refused("entry %s %w", clip(h.Name), fmt.Errorf(format, args...))
 }
 
 func (l *reader) member(h *tar.Header, body io.Reader) error {
@@ -163,7 +163,15 @@ func (l *reader) entry(h *tar.Header, p string, body io.Reader) (image.Entry, er
 	if err != nil {
 		return image.Entry{}, err
 	}
-	return e, e.Validate()
+	return valid(e)
+}
+
+// valid refuses what no tree can say.
+func valid(e image.Entry) (image.Entry, error) {
+	if err := e.Validate(); err != nil {
+		return e, refused("entry %s: %s", clip(e.Path), fault.Of(err).What)
+	}
+	return e, nil
 }
 
 func (l *reader) file(h *tar.Header, e *image.Entry, body io.Reader) (err error) {
@@ -172,6 +180,9 @@ func (l *reader) file(h *tar.Header, e *image.Entry, body io.Reader) (err error)
 	}
 	e.Type = image.File
 	e.Digest, e.Size, err = l.store.Put(body, fileLimit)
+	if err != nil && !errors.As(err, new(*fault.Error)) { // of reading; the store's own are faults
+		err = hostile(h, "cannot be read: %w", err)
+	}
 	return err
 }
 
@@ -202,7 +213,7 @@ func (l *reader) hardLink(h *tar.Header, p string) (image.Entry, error) {
 	}
 	e := l.layer.entries[i]
 	e.Path = p
-	return e, e.Validate()
+	return valid(e)
 }
 
 // xattrsOf gives the extended attributes, as Go and star write them, or as bsdtar does.

@@ -160,8 +160,11 @@ func (a *archive) open(name string) (io.ReadCloser, int64, error) {
 // small reads a file of a place that has to be there, up to the limit for manifests.
 func small(p place, name string) ([]byte, error) {
 	r, size, err := p.open(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	if err != nil {
+		return nil, missing(name, err)
 	}
 	defer r.Close()
 	if size > manifestLimit {

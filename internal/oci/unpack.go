@@ -40,6 +40,9 @@ func Unpack(ctx context.Context, store *object.Store, q Request) (Image, error) 
 	if u.place != nil {
 		err = errors.Join(err, u.place.place.Close())
 	}
+	if ctx.Err() != nil {
+		return Image{}, ctx.Err()
+	}
 	if err != nil {
 		return Image{}, atPath(err, q.Path)
 	}
@@ -167,6 +170,9 @@ func (u *unpacking) bring(d ocispec.Descriptor, what string) error {
 
 // within says which part of an image a fault is about.
 func within(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return fmt.Errorf("%s of the image: %w", what, err)
@@ -193,10 +199,7 @@ func (u *unpacking) layers(ctx context.Context, img *Image, blobs []ocispec.Desc
 	for i, d := range blobs {
 		g.Go(func() (err error) {
 			layers[i], reused[i], err = u.layer(ctx, d, diffIDs[i])
-			if err != nil && ctx.Err() == nil {
-				err = within(layerName(i), err)
-			}
-			return err
+			return within(layerName(i), err)
 		})
 	}
 	if err := g.Wait(); err != nil {
