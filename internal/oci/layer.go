@@ -47,7 +47,6 @@ type reader struct {
 	store putter
 	layer layer
 	seen  map[string]int // path to index in layer.entries, -1 for anything else
-	bytes int64
 }
 
 // readLayer reads a layer's tar. It writes nothing but the objects that it puts.
