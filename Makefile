@@ -36,6 +36,7 @@ test: build ## install what is missing and run every test, as root
 	@scripts/unpack prometheus usr/bin/prometheus $(BIN)/prometheus
 	$(MAKE) lint
 	go test -timeout 20m ./...
+	cd tools/conformance && go vet . && go test -count=1 .
 
 lint: ## gofmt, vet, staticcheck, and the list of linked modules
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }

@@ -88,17 +88,20 @@ var packages = map[string]pkg{
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
+	"internal/registry": {adapter, "fault image object referrer", "", "serves the content store to others; what was built there a catalog tells, which cmd/ashlar makes of the releases"},
+
 	"internal/api": {edge, "fault release rollout record trust engine", "store notary trustroot", "one line each over the engine, and the client"},
 	"internal/cli": {edge, "fault definition image ledger release rollout record trust api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image ledger release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image ledger release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},
 	"bench":              {program, "image object seal rollout record router store load", "", "measures the programs from outside, and sealing and the record from within"},
 	"examples/demo":      {program, "load", "", "shows the programs from outside"},
 	"test":               {program, "", "fault release rollout record api load", "drives the programs from outside, as users do"},
+	"tools/conformance":  {program, "", "", "a module of its own, in which the suite of the OCI distribution specification judges our registry"},
 	"tools/cosign":       {program, "", "", "a module of its own, in which the official cosign judges what we sign"},
 	"test/docs":          {program, "", "", "runs what the documents say"},
 	".":                  {program, "", "", "this test"},

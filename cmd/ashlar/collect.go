@@ -21,6 +21,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/referrer"
+	"github.com/ashlar-infra/ashlar/internal/registry"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 	"github.com/ashlar-infra/ashlar/internal/store"
@@ -69,7 +70,14 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 	if err != nil {
 		return api.GCReport{}, err
 	}
-	source := gc.Source{Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }, About: about}
+	pushed, err := registry.Keep(g.objects, time.Now())
+	if err != nil {
+		return api.GCReport{}, fmt.Errorf("nothing was removed: %w", err)
+	}
+	source := gc.Source{Pins: pushed.Objects, Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }, About: about}
+	for _, r := range pushed.Gone {
+		source.Gone = append(source.Gone, gc.Ref{Kind: r.Kind, Name: r.Name})
+	}
 	plan, err := gc.Mark(time.Now(), source, k.releases)
 	if err != nil {
 		return api.GCReport{}, fmt.Errorf("nothing was removed: %w", err)
@@ -307,7 +315,9 @@ func (g *garbage) kinds() (map[string]time.Duration, error) {
 	}
 	kinds := map[string]time.Duration{}
 	for _, d := range dirs {
-		kinds[d.Name()] = cacheAge
+		if !registry.IsKind(d.Name()) {
+			kinds[d.Name()] = cacheAge
+		}
 	}
 	for _, kind := range inputKinds {
 		kinds[kind] = inputAge

@@ -34,6 +34,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Log:     cli.LogParts{Key: notary.PublicKey, Remember: notary.Remember, Renew: renewLog},
 		Keys:    cli.KeyParts{New: keyfile.New, Use: keyfile.Use, Signer: keyfile.Signer, OfRole: keyfile.OfRole, Public: keyfile.Public, List: keyfile.List},
 
+		Registry: cli.RegistryParts{
+			Serve: func(ctx context.Context, q cli.RegistryRequest) error { return serveRegistry(ctx, q, stderr) },
+			User:  registryUser,
+		},
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
 		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {

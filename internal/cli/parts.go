@@ -26,6 +26,7 @@ type Parts struct {
 	Keys    KeyParts
 
 	Statements StatementParts
+	Registry   RegistryParts
 }
 
 // BuildRequest asks for artifacts and a release of a definition.

@@ -96,7 +96,7 @@ func (p *program) root() *cobra.Command {
 	p.group(root, "look", p.statusCommand(), p.whyCommand(), p.historyCommand(), p.logsCommand(), p.logCommand(), p.explainCommand(),
 		p.sbomCommand(), p.provenanceCommand(), p.sealCommand())
 	p.group(root, "trust", p.keyCommand(), p.trustCommand(), p.statementCommand())
-	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
+	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.registryCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand())
 	for _, cmd := range root.Commands() {
 		p.addFile(cmd)

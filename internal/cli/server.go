@@ -27,9 +27,8 @@ func (p *program) serverCommand() *cobra.Command {
 				return err
 			}
 			q.RunDir = RunDir(q.Dir)
-			if !slices.Contains(levels, q.Log.Level) {
-				return fault.New(fault.Invalid, "log level %q is not known", q.Log.Level).
-					Detail("known: " + strings.Join(levels, ", ")).Mend("write  --log-level info")
+			if err := checkLevel(q.Log.Level); err != nil {
+				return err
 			}
 			if q.Notary.AnchorEvery <= 0 {
 				return fault.New(fault.Invalid, "--anchor-every is %s", q.Notary.AnchorEvery).Mend("write  --anchor-every 1h")
@@ -38,8 +37,7 @@ func (p *program) serverCommand() *cobra.Command {
 		},
 	}
 	programFlags(cmd, &q.Runc, &q.Shim)
-	cmd.Flags().StringVar(&q.Log.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
-	cmd.Flags().BoolVar(&q.Log.JSON, "log-json", false, "tell it as JSON lines")
+	logFlags(cmd, &q.Log)
 	metricsFlag(cmd, "router-metrics", &q.RouterMetrics)
 	cmd.Flags().StringVar(&q.Notary.Listen, "log-listen", "", "serve the record for reading at an address of the loopback, such as 127.0.0.1:8441")
 	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "\"KEY URL\" of a witness that cosigns the record; may be given again")
@@ -47,8 +45,22 @@ func (p *program) serverCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&q.Notary.AnchorEvery, "anchor-every", time.Hour, "how often at most")
 	cmd.Flags().StringVar(&q.SecretIdentity, "secret-identity", os.Getenv("ASHLAR_SECRET_IDENTITY"),
 		"file that opens the secrets, kept elsewhere than in the state directory (environment variable ASHLAR_SECRET_IDENTITY)")
-	fixed(cmd, "log-level", levels...)
 	return cmd
+}
+
+// logFlags say how a service narrates.
+func logFlags(cmd *cobra.Command, o *LogOptions) {
+	cmd.Flags().StringVar(&o.Level, "log-level", "info", "how much to tell: debug, info, warn, error")
+	cmd.Flags().BoolVar(&o.JSON, "log-json", false, "tell it as JSON lines")
+	fixed(cmd, "log-level", levels...)
+}
+
+func checkLevel(level string) error {
+	if slices.Contains(levels, level) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "log level %q is not known", level).
+		Detail("known: " + strings.Join(levels, ", ")).Mend("write  --log-level info")
 }
 
 func metricsFlag(cmd *cobra.Command, name string, addr *string) {

@@ -314,3 +314,35 @@ func TestStatements(t *testing.T) {
 		}
 	}
 }
+
+// What strangers pushed stays as it is: it is not looked into, where it could stop the
+// collection or keep what it names, and it hides nothing of a kept release.
+func TestPins(t *testing.T) {
+	w := newWorld(t)
+	kept := w.release("kept", "kept.bin")
+	sealed := kept.Environments["production"].Components["web"].Spec.Tree
+	stray := w.put("stray", []byte("stray"))
+	source := w.source()
+	source.Pins = []digest.Digest{
+		sealed, w.put("half a tree", []byte("ashlar tree 1\n\xff")), w.put("half a seal", append(make([]byte, 1024), 0xE2, 0xE1, 0xF5, 0xE0)),
+		w.put("names a stray", []byte(`{"stray":"`+stray.String()+`"}`)),
+	}
+	w.ref("oci-tags-x", "t", stray)
+	source.Gone = []gc.Ref{{Kind: "oci-tags-x", Name: "t"}}
+	plan, err := gc.Mark(time.Now(), source, []release.Release{kept})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gc.Sweep(context.Background(), w.objects, plan); err != nil {
+		t.Fatal(err)
+	}
+	left := w.left()
+	for name, stays := range map[string]bool{"half a seal": true, "half a tree": true, "names a stray": true, "kept seal": true, "kept.bin": true, "stray": false} {
+		if slices.Contains(left, name) != stays {
+			t.Errorf("%q stays: %v, want %v", name, !stays, stays)
+		}
+	}
+	if refs, err := w.objects.Refs("oci-tags-x"); err != nil || len(refs) != 0 {
+		t.Errorf("the reference stays: %v, %v", refs, err)
+	}
+}

@@ -35,6 +35,10 @@ type Source struct {
 	// About is what a reference is about: while that stays, it does. Empty: it stays
 	// for its own sake, as long as Kinds says.
 	About func(kind, name string) digest.Digest
+	// Pins are objects that stay whatever they are, and Gone references that go: others
+	// have judged them. Pins are not looked into, since strangers may have made them.
+	Pins []digest.Digest
+	Gone []Ref
 }
 
 // Ref is a reference that goes.
@@ -69,7 +73,10 @@ func Mark(now time.Time, s Source, kept []release.Release) (Plan, error) {
 		}
 		m.live[d] = true // its document, where statements about it are kept
 	}
-	var p Plan
+	for _, d := range s.Pins { // after the releases: what is marked is not looked into again
+		m.live[d] = true
+	}
+	p := Plan{Refs: slices.Clone(s.Gone)}
 	if err := m.refs(now, &p); err != nil {
 		return Plan{}, err
 	}

@@ -95,6 +95,23 @@ func (s *Store) RefsOf(kind, prefix string) (map[string]digest.Digest, error) {
 	return refs, nil
 }
 
+// RefNames lists the names of the references of a kind without reading them.
+func (s *Store) RefNames(kind string) ([]string, error) {
+	path, err := s.refFile(kind, "x")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list references: %w", err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
 // RemoveRef removes a reference; one that does not exist is not an error.
 func (s *Store) RemoveRef(kind, name string) error {
 	path, err := s.refFile(kind, name)
