@@ -87,6 +87,12 @@ func (c *Client) Control(ctx context.Context, q ControlRequest) (Begun, error) {
 	return out, c.post(ctx, "/v1/rollout", q, &out)
 }
 
+// Withdraw takes back a rollout that waits, and gives it.
+func (c *Client) Withdraw(ctx context.Context, q WithdrawRequest) (rollout.Queued, error) {
+	var out rollout.Queued
+	return out, c.post(ctx, "/v1/rollout/withdraw", q, &out)
+}
+
 // InFlight gives the rollout in flight; a fault of kind NotFound if there is none.
 func (c *Client) InFlight(ctx context.Context, app, env string) (Begun, error) {
 	var out Begun

@@ -20,6 +20,14 @@ type ControlRequest struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// WithdrawRequest takes back a rollout that waits: POST /v1/rollout/withdraw.
+type WithdrawRequest struct {
+	App     string `json:"app"`
+	Env     string `json:"env"`
+	Release string `json:"release,omitempty"` // number or digest; empty: the only one that waits
+	Reason  string `json:"reason,omitempty"`
+}
+
 // Quarantined is a release that failed in an environment and is deployed nowhere
 // until somebody lifts that.
 type Quarantined struct {
@@ -62,6 +70,18 @@ func (s *Server) control(ctx context.Context, r request) (Begun, error) {
 		return Begun{}, err
 	}
 	return s.sinceItBegan(ctx, key, ro)
+}
+
+func (s *Server) withdraw(ctx context.Context, r request) (rollout.Queued, error) {
+	var q WithdrawRequest
+	if err := r.into(&q); err != nil {
+		return rollout.Queued{}, err
+	}
+	key, err := keyOf(q.App, q.Env)
+	if err != nil {
+		return rollout.Queued{}, err
+	}
+	return s.Engine.Withdraw(ctx, s.Now(), r.actor, key, q.Release, q.Reason)
 }
 
 // inFlight gives the rollout in flight.

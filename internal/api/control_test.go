@@ -96,6 +96,23 @@ func TestControl(t *testing.T) {
 	if err != nil || queued.Queued != 1 || queued.Rollout.Number != begun.Rollout.Number {
 		t.Errorf("queued %+v (%v)", queued, err)
 	}
+	other, err := w.begin(t, shop(t, "/web5", 1), api.BeginRequest{Queue: true})
+	if err != nil || other.Queued != 2 {
+		t.Errorf("queued %+v (%v)", other, err)
+	}
+	withdraw := api.WithdrawRequest{App: "shop", Env: "production", Reason: "not today"}
+	_, err = w.Withdraw(t.Context(), withdraw)
+	wantFault(t, err, fault.Conflict, "2 rollouts wait in production: say which")
+	why, err := w.Why(t.Context(), "shop", "production")
+	if n := len(why); err != nil || why[n-1].Command != "ashlar rollout withdraw production --release 4" {
+		t.Errorf("%+v, %v", why, err)
+	}
+	withdraw.Release = "4"
+	if q, err := w.Withdraw(t.Context(), withdraw); err != nil || q.To.Number != 4 {
+		t.Errorf("withdrawn %+v (%v)", q, err)
+	}
+	_, err = w.Withdraw(t.Context(), withdraw)
+	wantFault(t, err, fault.Conflict, "no rollout to that release waits")
 	_, err = w.begin(t, shop(t, "/web4", 1), api.BeginRequest{Force: true})
 	wantFault(t, err, fault.Invalid, "says why")
 
@@ -122,7 +139,7 @@ func TestControl(t *testing.T) {
 			said = append(said, e.Kind+" by "+by+" "+e.Reason)
 		}
 	}
-	want := []string{"rollout.paused by " + me(t) + " lunch", "rollout.unpaused by " + me(t) + " ", "rollout.approved by " + me(t) + " good"}
+	want := []string{"rollout.withdrawn by " + me(t) + " withdrawn by " + me(t) + ": not today", "rollout.paused by " + me(t) + " lunch", "rollout.unpaused by " + me(t) + " ", "rollout.approved by " + me(t) + " good"}
 	if diff := cmp.Diff(want, said); diff != "" {
 		t.Errorf("said (-want +got):\n%s", diff)
 	}

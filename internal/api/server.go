@@ -82,6 +82,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/rollout", answer(s.inFlight))
 	mux.Handle("GET /v1/why", answer(s.why))
 	mux.Handle("GET /v1/quarantine", answer(s.quarantine))
+	mux.Handle("POST /v1/rollout/withdraw", answer(s.withdraw))
 	mux.Handle("POST /v1/quarantine/lift", answer(s.lift))
 	mux.Handle("GET /v1/environments", answer(s.environments))
 	mux.Handle("GET /v1/status", answer(s.status))

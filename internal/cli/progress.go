@@ -205,7 +205,7 @@ func (pr *progress) takeQueued(e record.Entry) {
 		if n, err := strconv.Atoi(e.Data["from"]); err == nil {
 			pr.r.From = &rollout.Target{Number: n}
 		}
-	case e.Kind == "rollout.dropped":
+	case e.Kind == "rollout.dropped" || e.Kind == "rollout.withdrawn":
 		pr.outcome, pr.why, pr.ended, pr.r.StartedAt = dropped, e.Reason, e.Time, e.Time
 	}
 }

@@ -23,6 +23,7 @@ func (p *program) rolloutCommand() *cobra.Command {
 		p.verbCommand(rollout.VerbResume, "Let a paused one go on"),
 		p.verbCommand(rollout.VerbApprove, "Agree to what it asks a person for, and let it go on"),
 		p.verbCommand(rollout.VerbAbort, "Put it back: the previous release serves again"),
+		p.withdrawCommand(),
 		p.verbCommand(rollout.VerbRetry, "Begin the last one again, which was put back; with a reason if its release is in quarantine"))
 	return cmd
 }
@@ -125,6 +126,51 @@ func (p *program) verbCommand(verb, what string) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow the rollout to its end")
 	return cmd
+}
+
+func (p *program) withdrawCommand() *cobra.Command {
+	var release, reason string
+	cmd := &cobra.Command{
+		Use: "withdraw [ENV]", Short: "Take back one that waits for its turn",
+		Long: "Takes a rollout out of the queue. The one in flight goes on: that is ended by abort.",
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.inPlace(cmd, args, func(ctx context.Context, c *api.Client, app, env string) error {
+				q, err := c.Withdraw(ctx, api.WithdrawRequest{App: app, Env: env, Release: release, Reason: reason})
+				if err != nil {
+					return err
+				}
+				if p.json() {
+					p.out.json(q)
+					return nil
+				}
+				p.out.linef("the %s of release %d is withdrawn from the queue of %s", q.Kind, q.To.Number, env)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&release, "release", "", "which one, by the number or digest of its release; without it: the only one that waits")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	if err := cmd.RegisterFlagCompletionFunc("release", p.completeQueue); err != nil {
+		panic(err) // the flag is declared above
+	}
+	return cmd
+}
+
+// completeQueue offers the releases that wait.
+func (p *program) completeQueue(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var numbers []string
+	err := p.inPlace(cmd, args, func(ctx context.Context, c *api.Client, app, env string) error {
+		s, err := c.Status(ctx, app, env)
+		for _, q := range s.State.Queue {
+			numbers = append(numbers, cobra.CompletionWithDesc(number(q.To.Number), q.Kind+" by "+q.Actor))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp // completion stays silent
+	}
+	return numbers, cobra.ShellCompDirectiveNoFileComp
 }
 
 // said tells what a word did.

@@ -116,7 +116,7 @@ func queueLines(s api.Status) []string {
 		if q.Reason != "" {
 			words += ": " + q.Reason
 		}
-		lines = append(lines, words)
+		lines = append(lines, words, fmt.Sprintf("  take it back with  ashlar rollout withdraw %s --release %d", s.State.Env, q.To.Number))
 	}
 	return lines
 }

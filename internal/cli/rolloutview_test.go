@@ -98,6 +98,7 @@ rollout 9 (deploy of release 7, by dana@host): shifting for 30s
   waits for a person to approve 25 % of the traffic; for 30s now; end it with  ashlar rollout approve production
   waits for enough evidence: 40 of 100 requests; for 30s now
 queued 1: deploy of release 8, by eve@host 61s ago: another
+  take it back with  ashlar rollout withdraw production --release 8
 problem: the webhook https://hooks.example.test/ has not taken event 3 in 2 attempts
 COMPONENT  INSTANCE                  RELEASE  PHASE                   AGE  REQUESTS
 web        shop-production-web-5     6        ready                   60m  3
@@ -247,6 +248,11 @@ func TestDropped(t *testing.T) {
 	err := pr.entry(record.Entry{Kind: "rollout.dropped", Release: plan.To.Digest, Rollout: 3, Reason: "a newer one waits: release 8", Time: noon})
 	if err != errEnded || pr.outcome != dropped || pr.why != "a newer one waits: release 8" {
 		t.Errorf("%v, %+v", err, pr)
+	}
+	withdrawn := newProgress(&program{out: newPrinter(&strings.Builder{}), err: newPrinter(&strings.Builder{})}, api.Begun{Queued: 2}, plan)
+	err = withdrawn.entry(record.Entry{Kind: "rollout.withdrawn", Release: plan.To.Digest, Reason: "withdrawn by dana", Time: noon})
+	if err != errEnded || withdrawn.outcome != dropped || withdrawn.why != "withdrawn by dana" {
+		t.Errorf("%v, %+v", err, withdrawn)
 	}
 	if want := "release 7 waits for the end of the freeze, at place 2\n"; !strings.HasPrefix(b.String(), want) {
 		t.Errorf("%q", b.String())

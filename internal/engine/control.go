@@ -30,6 +30,26 @@ func (e *Engine) Control(ctx context.Context, now time.Time, actor string, key K
 	return after, err
 }
 
+// Withdraw takes a rollout that waits out of an environment's queue: the last one to
+// the release that ref names (number or digest), or without ref the only one. It gives what
+// waited.
+func (e *Engine) Withdraw(ctx context.Context, now time.Time, actor string, key Key, ref, reason string) (rollout.Queued, error) {
+	var release digest.Digest
+	if ref != "" {
+		stored, err := e.FindRelease(ctx, key.App, ref)
+		if err != nil {
+			return rollout.Queued{}, err
+		}
+		release = stored.Digest
+	}
+	var waited rollout.Queued
+	err := e.change(ctx, now, actor, key, func(s rollout.State) (next rollout.State, events []rollout.Event, err error) {
+		next, waited, events, err = rollout.Withdraw(s, actor, release, reason)
+		return next, events, err
+	})
+	return waited, err
+}
+
 // change replaces an environment's state by what f makes of it, with its entries, in
 // one transaction.
 func (e *Engine) change(ctx context.Context, now time.Time, actor string, key Key, f func(rollout.State) (rollout.State, []rollout.Event, error)) error {
@@ -172,7 +192,7 @@ func (e *Engine) Why(ctx context.Context, now time.Time, key Key) ([]rollout.Cau
 		for _, q := range status.State.Queue {
 			causes = append(causes, rollout.Cause{
 				What: fmt.Sprintf("the %s of release %d waits for rollout %d to end", q.Kind, q.To.Number, r.Number), Since: q.At,
-				Unblock: "the end of the rollout in flight", Command: "ashlar rollout abort " + key.Env,
+				Unblock: "the end of the rollout in flight", Command: fmt.Sprintf("ashlar rollout withdraw %s --release %d", key.Env, q.To.Number),
 			})
 		}
 	}

@@ -114,6 +114,40 @@ func (r *Rollout) wantsApproval() bool {
 	return st != nil && st.Approve && r.Approved == nil
 }
 
+// Withdraw takes a rollout that waits out of the queue: the last one to the release, or
+// without one the only one that waits. It gives that.
+func Withdraw(s State, actor string, release digest.Digest, reason string) (State, Queued, []Event, error) {
+	at := -1
+	for i, q := range s.Queue {
+		if release == "" || q.To.Release == release {
+			at = i
+		}
+	}
+	no := func(format string, args ...any) (State, Queued, []Event, error) {
+		return s, Queued{}, nil, fault.New(fault.Conflict, format, args...).At(s.App+"/"+s.Env).Mend("look at what waits: ashlar rollout status %s", s.Env)
+	}
+	switch {
+	case actor == "":
+		return s, Queued{}, nil, fault.New(fault.Invalid, "nobody withdraws a rollout: who does has a name").Mend("say who you are: --as NAME")
+	case len(s.Queue) == 0:
+		return no("nothing waits in %s", s.Env)
+	case at < 0:
+		return no("no rollout to that release waits in %s", s.Env)
+	case release == "" && len(s.Queue) > 1:
+		return no("%d rollouts wait in %s: say which, by its release", len(s.Queue), s.Env)
+	}
+	q := s.Queue[at]
+	s = s.clone()
+	if s.Queue = slices.Delete(slices.Clone(s.Queue), at, at+1); len(s.Queue) == 0 {
+		s.Queue = nil
+	}
+	why := "withdrawn by " + actor
+	if reason != "" {
+		why += ": " + reason
+	}
+	return s, q, []Event{{Kind: "rollout.withdrawn", Release: q.To.Release, Reason: why, Data: map[string]string{"by": actor, "kind": q.Kind}}}, nil
+}
+
 // Lift ends the quarantine of a release. Whoever does says why. It changes nothing
 // where the release is not in quarantine.
 func Lift(s State, actor string, release digest.Digest, reason string) (State, []Event, error) {
