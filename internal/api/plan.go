@@ -26,7 +26,8 @@ func (s *Server) plan(ctx context.Context, r request) (Plan, error) {
 	if next.App != key.App {
 		return Plan{}, fault.New(fault.Invalid, "the release is one of application %s, not of %s", next.App, key.App)
 	}
-	if _, err := engine.TargetOf(engine.Stored{Number: ref.Number}, next, key.Env); err != nil {
+	target, err := engine.TargetOf(engine.Stored{Number: ref.Number}, next, key.Env)
+	if err != nil {
 		return Plan{}, err
 	}
 	state, _, err := s.Store.State(ctx, key)
@@ -41,6 +42,7 @@ func (s *Server) plan(ctx context.Context, r request) (Plan, error) {
 		current = nil // it was taken down
 	}
 	p := planOf(state, current, next, key)
+	p.Course = rollout.CourseOf(state, target)
 	if q.Ahead && !p.Nothing {
 		s.Ahead(key, &next)
 	}

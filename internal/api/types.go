@@ -53,6 +53,7 @@ type Plan struct {
 	Instances   []PlannedInstance         `json:"instances,omitempty"`   // what happens to each instance that runs now
 	Nothing     bool                      `json:"nothing"`               // there is nothing to change
 	Rollout     release.Rollout           `json:"rollout"`               // how it would be done
+	Course      rollout.Course            `json:"course"`                // what of that applies to the components that change
 	Hooks       []PlannedHook             `json:"hooks,omitempty"`       // that would run
 }
 

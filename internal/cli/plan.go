@@ -195,9 +195,9 @@ func (p *program) showPlan(plan api.Plan, files map[string][]string) {
 	for _, r := range plan.Environment {
 		p.out.linef("  environment: %s", r)
 	}
-	if plan.From != nil && strategyWords(plan.Rollout) != rollout.BlueGreen {
+	if words := strategyWords(plan.Rollout, plan.Course); plan.From != nil && words != rollout.BlueGreen {
 		p.out.linef("")
-		p.out.linef("  by %s", strategyWords(plan.Rollout))
+		p.out.linef("  by %s", words)
 	}
 	for _, h := range plan.Hooks {
 		p.out.linef("  hook %s: %s  %s  (at most %s)", h.When, h.Component, strings.Join(h.Command, " "), milliseconds(h.TimeoutMS))

@@ -37,8 +37,10 @@ func (p *program) rolloutLines(s api.Status) []string {
 		step += fmt.Sprintf(", the new release has %d %% of the traffic", r.Share)
 	}
 	add("  step:   %s", step)
-	if st := r.To.Strategy.Stages; r.Kind == rollout.KindDeploy && r.From != nil && len(st) > 0 {
-		add("  stages: %s", stageWords(r))
+	if st := r.Course().Stages; len(st) > 0 {
+		add("  stages: %s", stageWords(r, st))
+	} else if len(r.To.Strategy.Stages) > 0 && r.Kind == rollout.KindDeploy && r.From != nil {
+		add("  stages: none, %s", noShare)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Rolls)) {
 		roll := r.Rolls[name]
@@ -63,22 +65,30 @@ func (p *program) rolloutLines(s api.Status) []string {
 }
 
 // stageWords tells the stages of a rollout, with the one at hand in brackets.
-func stageWords(r *rollout.Rollout) string {
+func stageWords(r *rollout.Rollout, stages []rollout.Stage) string {
 	var out []string
-	for i, st := range r.To.Strategy.Stages {
-		words := share(st.Weight)
-		if st.Pause > 0 {
-			words += " for " + st.Pause.String()
-		}
-		if st.Approve {
-			words += " and an approval"
-		}
+	for i, st := range stages {
+		words := stepWords(st)
 		if r.Step == rollout.Shifting && i == r.Stage {
 			words = "[" + words + "]"
 		}
 		out = append(out, words)
 	}
 	return allAtLast(out)
+}
+
+// noShare is why a canary has no stages.
+const noShare = "as nothing that changes serves beside the old"
+
+func stepWords(st rollout.Stage) string {
+	words := share(st.Weight)
+	if st.Pause > 0 {
+		words += " for " + st.Pause.String()
+	}
+	if st.Approve {
+		words += " and an approval"
+	}
+	return words
 }
 
 func share(weight int) string {
@@ -136,14 +146,29 @@ func lastWords(s api.Status, l *rollout.Result) string {
 	return words
 }
 
-// strategyWords tells how a release would take the place of the one before.
-func strategyWords(r release.Rollout) string {
+// strategyWords tells how a release would take the place of the one before: what its
+// strategy comes to for the components that change.
+func strategyWords(r release.Rollout, course rollout.Course) string {
 	words := []string{r.Strategy}
-	switch r.Strategy {
-	case rollout.Canary:
-		words = append(words, stepWords(r.Steps))
-	case rollout.Rolling:
+	ways := map[rollout.Way][]string{}
+	for _, name := range slices.Sorted(maps.Keys(course.Ways)) {
+		ways[course.Ways[name]] = append(ways[course.Ways[name]], name)
+	}
+	switch {
+	case len(course.Ways) == 0: // addresses and settings only
+	case r.Strategy == rollout.Canary && len(course.Stages) == 0:
+		words = append(words, "all at once, "+noShare)
+	case r.Strategy == rollout.Canary:
+		var stages []string
+		for _, st := range course.Stages {
+			stages = append(stages, stepWords(st))
+		}
+		words = append(words, allAtLast(stages))
+	case r.Strategy == rollout.Rolling && len(ways[rollout.Rolled]) > 0:
 		words = append(words, fmt.Sprintf("%d more and %d fewer instances at most", r.Surge, r.Unavailable))
+	}
+	if alone := ways[rollout.Replaced]; len(alone) > 0 && r.Strategy != rollout.Recreate {
+		words = append(words, strings.Join(alone, ", ")+": the old end before the new start")
 	}
 	if r.Preview != "" {
 		words = append(words, "preview at "+r.Preview)
@@ -163,21 +188,6 @@ func strategyWords(r release.Rollout) string {
 		}
 	}
 	return strings.Join(words, "; ")
-}
-
-func stepWords(steps []release.Step) string {
-	var out []string
-	for _, st := range steps {
-		words := share(st.Weight)
-		if st.PauseMS > 0 {
-			words += " for " + milliseconds(st.PauseMS).String()
-		}
-		if st.Approve {
-			words += " and an approval"
-		}
-		out = append(out, words)
-	}
-	return allAtLast(out)
 }
 
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

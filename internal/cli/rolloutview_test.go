@@ -23,10 +23,10 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 func canaryStatus() api.Status {
 	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
 	before := digest.FromString("before")
-	from := rollout.Target{Release: a, Number: 6, Components: []rollout.Component{{Name: "web"}}}
+	from := rollout.Target{Release: a, Number: 6, Components: []rollout.Component{{Name: "web", Spec: a, Route: &rollout.Route{}}}}
 	to := rollout.Target{Release: b, Number: 7, Strategy: rollout.Strategy{Kind: rollout.Canary, Stages: []rollout.Stage{
 		{Weight: 5, Pause: time.Minute}, {Weight: 25, Approve: true}, {Weight: 50, Pause: 10 * time.Minute, Approve: true},
-	}}}
+	}}, Components: []rollout.Component{{Name: "web", Spec: b, Route: &rollout.Route{}}}}
 	r := &rollout.Rollout{
 		Number: 9, Kind: rollout.KindDeploy, From: &from, To: to, Step: rollout.Shifting, StepAt: ago(30 * time.Second), Stage: 1, Share: 25,
 		Actor: "dana@host", Reason: "a new version", StartedAt: ago(3 * time.Minute),
@@ -78,7 +78,8 @@ func TestRolloutLines(t *testing.T) {
   waits for a person to approve 25 % of the traffic; for 30s now; end it with  ashlar rollout approve production
   waits for enough evidence: 40 of 100 requests; for 30s now
 problem: the webhook https://hooks.example.test/ has not taken event 3 in 2 attempts
-queued 1: deploy of release 8, by eve@host 61s ago: another`
+queued 1: deploy of release 8, by eve@host 61s ago: another
+  take it back with  ashlar rollout withdraw production --release 8`
 	if diff := cmp.Diff(want, strings.Join(p.rolloutLines(s), "\n")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -150,20 +151,28 @@ waits for enough evidence: 40 of 100 requests
 }
 
 func TestStrategyWords(t *testing.T) {
+	some := func(way rollout.Way, stages ...rollout.Stage) rollout.Course {
+		return rollout.Course{Stages: stages, Ways: map[string]rollout.Way{"web": way}}
+	}
 	for _, c := range []struct {
-		r    release.Rollout
-		want string
+		r      release.Rollout
+		course rollout.Course
+		want   string
 	}{
-		{release.Rollout{Strategy: "blue-green"}, "blue-green"},
-		{release.Rollout{Strategy: "blue-green", Preview: "next.example.test", Approve: true, WarmMS: 600_000, BakeMS: 60_000},
+		{release.Rollout{Strategy: "blue-green"}, some(rollout.Beside), "blue-green"},
+		{release.Rollout{Strategy: "blue-green"}, some(rollout.Replaced), "blue-green; web: the old end before the new start"},
+		{release.Rollout{Strategy: "blue-green", Preview: "next.example.test", Approve: true, WarmMS: 600_000, BakeMS: 60_000}, some(rollout.Beside),
 			"blue-green; preview at next.example.test; a person approves the switch; bakes for 1m0s; the old stays warm for 10m0s"},
-		{release.Rollout{Strategy: "canary", Steps: []release.Step{{Weight: 5, PauseMS: 60_000}, {Weight: 50, Approve: true}}, Analysis: &release.Analysis{}},
+		{release.Rollout{Strategy: "canary", Analysis: &release.Analysis{}}, some(rollout.Beside, rollout.Stage{Weight: 5, Pause: time.Minute}, rollout.Stage{Weight: 50, Approve: true}),
 			"canary; 5 % for 1m0s, 50 % and an approval, all; analysed"},
-		{release.Rollout{Strategy: "canary", Steps: []release.Step{{Weight: 5}, {Weight: 100}}}, "canary; 5 %, all"},
-		{release.Rollout{Strategy: "rolling", Surge: 1}, "rolling; 1 more and 0 fewer instances at most"},
-		{release.Rollout{Strategy: "recreate"}, "recreate"},
+		{release.Rollout{Strategy: "canary"}, some(rollout.Beside, rollout.Stage{Weight: 5}), "canary; 5 %, all"},
+		{release.Rollout{Strategy: "canary"}, some(rollout.Replaced), "canary; all at once, as nothing that changes serves beside the old; web: the old end before the new start"},
+		{release.Rollout{Strategy: "canary"}, rollout.Course{}, "canary"},
+		{release.Rollout{Strategy: "rolling", Surge: 1}, some(rollout.Replaced), "rolling; web: the old end before the new start"},
+		{release.Rollout{Strategy: "rolling", Surge: 1}, some(rollout.Rolled), "rolling; 1 more and 0 fewer instances at most"},
+		{release.Rollout{Strategy: "recreate"}, some(rollout.Replaced), "recreate"},
 	} {
-		if got := strategyWords(c.r); got != c.want {
+		if got := strategyWords(c.r, c.course); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
