@@ -43,8 +43,9 @@ func (e *Engine) Run(ctx context.Context, now func() time.Time) error {
 	signals := map[Key]chan struct{}{}
 	follow := func(key Key) {
 		if signals[key] == nil {
-			signals[key] = make(chan struct{}, 1)
-			wg.Go(func() { e.follow(ctx, now, key, signals[key]) })
+			signalled := make(chan struct{}, 1) // the map is this goroutine's alone
+			signals[key] = signalled
+			wg.Go(func() { e.follow(ctx, now, key, signalled) })
 		}
 	}
 	signal := func(key Key) {
