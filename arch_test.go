@@ -58,6 +58,7 @@ var packages = map[string]pkg{
 	"internal/policy":     {core, "definition fault", "", "facts, rules and verdicts are values; evaluating the rules takes a library that everybody's start would pay for"},
 	"internal/judge":      {core, "fault gate policy", "", "the only package with CEL: a verdict is a function of a policy and facts"},
 	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
+	"internal/proof":      {core, "image ledger release record trust", "seal", "verifying needs the file, a trust root and the time as values; sealing is passed in"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
 	"internal/engine": {engines, "fault gate release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
@@ -91,10 +92,10 @@ var packages = map[string]pkg{
 	"internal/registry": {adapter, "fault image object referrer", "", "serves the content store to others; what was built there a catalog tells, which cmd/ashlar makes of the releases"},
 
 	"internal/api": {edge, "fault release rollout record trust engine", "store notary trustroot", "one line each over the engine, and the client"},
-	"internal/cli": {edge, "fault definition image ledger release rollout record trust api sim", "",
+	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image ledger release rollout record engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image ledger release rollout record proof engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

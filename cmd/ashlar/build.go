@@ -69,6 +69,7 @@ func (c *collector) component(name string, rel release.Release) cli.BuiltCompone
 	part.Name = name
 	for _, env := range rel.Environments {
 		part.Seal = env.Components[name].Spec.Tree // the same in every environment
+		part.Ledger = env.Components[name].Ledger  // likewise
 	}
 	return part
 }

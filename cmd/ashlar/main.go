@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			User:  registryUser,
 		},
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
+		Proof:      cli.ProofParts{Collect: collectProof, Seal: sealOf, Live: verifyLive},
 		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)

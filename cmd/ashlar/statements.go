@@ -7,13 +7,32 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/referrer"
 )
 
-// predicates is what a builder says of an artifact.
-func predicates(_ context.Context, _ string, _ cli.BuiltComponent) (map[string][]byte, error) {
-	return map[string][]byte{}, nil
+// predicates is what a builder says of an artifact: all of it follows from the ledger.
+func predicates(_ context.Context, dir string, c cli.BuiltComponent) (_ map[string][]byte, err error) {
+	objects, err := object.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, objects.Close()) }()
+	book, err := ledger.Read(objects, c.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	for kind, write := range map[string]func(*ledger.Book) ([]byte, error){
+		"spdx": ledger.SPDX, "cyclonedx": ledger.CycloneDX,
+		"provenance": func(b *ledger.Book) ([]byte, error) { return ledger.Provenance(b, ledger.LocalBuilder) },
+	} {
+		if out[kind], err = write(book); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // attached lists the statements about an artifact.

@@ -172,14 +172,28 @@ func (c *Client) LogStatements(ctx context.Context, leaves [][]byte) ([][]byte, 
 	if err := c.post(ctx, "/v1/log/statements", LogRequest{leaves}, &out); err != nil {
 		return nil, err
 	}
-	if len(out.Texts) != len(leaves) {
-		return nil, fault.New(fault.Internal, "the server gave %d proofs of %d statements", len(out.Texts), len(leaves))
+	return out.bytes(len(leaves))
+}
+
+// ProveAll gives the proofs that entries are in the record, all by the same checkpoint.
+func (c *Client) ProveAll(ctx context.Context, indexes []int64) ([][]byte, error) {
+	var out LogTexts
+	if err := c.post(ctx, "/v1/log/proofs", ProveRequest{indexes}, &out); err != nil {
+		return nil, err
 	}
-	var proofs [][]byte
-	for _, t := range out.Texts {
-		proofs = append(proofs, []byte(t))
+	return out.bytes(len(indexes))
+}
+
+// bytes gives the proofs, of which there have to be as many as were asked for.
+func (l LogTexts) bytes(want int) ([][]byte, error) {
+	if len(l.Texts) != want {
+		return nil, fault.New(fault.Internal, "the server gave %d proofs of %d entries", len(l.Texts), want)
 	}
-	return proofs, nil
+	var out [][]byte
+	for _, t := range l.Texts {
+		out = append(out, []byte(t))
+	}
+	return out, nil
 }
 
 // Log reads the record as a log of tiles, over the server's socket.

@@ -136,6 +136,25 @@ func (s *Server) logStatements(ctx context.Context, r request) (LogTexts, error)
 	return s.proofs(ctx, indexes)
 }
 
+// ProveRequest asks for the proofs of entries: POST /v1/log/proofs.
+type ProveRequest struct {
+	Indexes []int64 `json:"indexes"`
+}
+
+// maxProofs bounds a request for proofs.
+const maxProofs = 100_000
+
+func (s *Server) proveAll(ctx context.Context, r request) (LogTexts, error) {
+	var q ProveRequest
+	if err := r.into(&q); err != nil {
+		return LogTexts{}, err
+	}
+	if len(q.Indexes) == 0 || len(q.Indexes) > maxProofs {
+		return LogTexts{}, fault.New(fault.Invalid, "the request has %d entries; it must have 1 to %d", len(q.Indexes), maxProofs)
+	}
+	return s.proofs(ctx, q.Indexes)
+}
+
 // proofs proves entries of the record, all by the same checkpoint.
 func (s *Server) proofs(ctx context.Context, indexes []int64) (LogTexts, error) {
 	proofs, err := s.Notary.ProveAll(ctx, indexes)

@@ -91,6 +91,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/log/verify", answer(s.verifyLog))
 	mux.Handle("GET /v1/log/checkpoint", answer(s.checkpoint))
 	mux.Handle("GET /v1/log/prove", answer(s.prove))
+	mux.Handle("POST /v1/log/proofs", answer(s.proveAll))
 	mux.Handle("GET /v1/log/consistency", answer(s.consistency))
 	mux.Handle("POST /v1/log/statements", answer(s.logStatements))
 	mux.Handle("GET /v1/trust", answer(s.trust))

@@ -27,6 +27,7 @@ type Parts struct {
 
 	Statements StatementParts
 	Registry   RegistryParts
+	Proof      ProofParts
 }
 
 // BuildRequest asks for artifacts and a release of a definition.
@@ -64,6 +65,7 @@ type BuiltComponent struct {
 	Name     string        `json:"name"`
 	Artifact digest.Digest `json:"artifact"`
 	Seal     digest.Digest `json:"seal"`
+	Ledger   digest.Digest `json:"ledger,omitempty"`
 	Files    int           `json:"files"`
 	Bytes    int64         `json:"bytes"`
 	Reused   bool          `json:"reused"` // nothing had to be made

@@ -139,8 +139,8 @@ func (r Root) validateLogs() error {
 	return nil
 }
 
-// auditor checks what is said to be in the log.
-func (l Log) auditor() record.Auditor {
+// Auditor checks what is said to be in the log.
+func (l Log) Auditor() record.Auditor {
 	a := record.Auditor{Quorum: l.Quorum}
 	a.Log, _ = note.NewVerifier(l.Key) //nolint:errcheck // Validate has read it
 	for _, w := range l.Witnesses {

@@ -85,7 +85,7 @@ func (c *Chain) logged(b Bundle, key PublicKey, out *Verified) (Root, error) {
 	if !ok {
 		return Root{}, refuse(NotLogged, "the trust root does not know the log %q", origin)
 	}
-	a := log.auditor()
+	a := log.Auditor()
 	if !bytes.Equal(b.Log.LogID, LogID(a.Log, log.Key)) {
 		return Root{}, refuse(NotLogged, "the bundle names another log than %s", origin)
 	}
