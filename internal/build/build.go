@@ -6,8 +6,9 @@
 //	files:  -> globs          }-> entries -> layer tree -> manifest -> sealed tree -> release
 //	debian: -> lock -> .debs /
 //	image:  -> lock -> layers/
+//	dockerfile: -> somebody else's program -> the same as image:
 //
-// Nothing of the inputs is executed but the Go compiler. A build is a function of
+// Nothing of the inputs is executed but the Go compiler, and what a Dockerfile runs. A build is a function of
 // its inputs: no time, path, user, umask or locale gets into an artifact, which
 // TestSameInputsSameDigests proves. Every step is remembered under the digest of
 // what it was made from (kinds of references "go", "layer", "artifact" and
@@ -83,6 +84,7 @@ const (
 	StepLock     Step = "lock"     // external inputs are resolved
 	StepFetch    Step = "fetch"    // packages are brought into the object store
 	StepUnpack   Step = "unpack"   // packages, or an image's layers, become a tree
+	StepImage    Step = "image"    // a Dockerfile is built
 	StepGo       Step = "go"       // a Go program is compiled
 	StepFiles    Step = "files"    // files are read
 	StepLayer    Step = "layer"    // a layer's digest is computed
@@ -237,6 +239,8 @@ func (c *component) source(ctx context.Context, src definition.Source) (made, er
 		return c.debianSource(ctx, src.Debian)
 	case src.Image != nil:
 		return c.imageSource(ctx, src.Image)
+	case src.Docker != nil:
+		return c.dockerSource(ctx, src.Docker)
 	default:
 		return made{}, fmt.Errorf("a source of no kind")
 	}

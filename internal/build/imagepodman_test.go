@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ashlar-infra/ashlar/internal/build"
+	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
@@ -49,6 +52,13 @@ type podman struct {
 	dir string
 }
 
+// podmanDir is a directory for podman's store, which podman leaves mounted.
+func podmanDir(t *testing.T) string {
+	dir := t.TempDir()
+	t.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "root", "overlay"), syscall.MNT_DETACH) }) // it may not be
+	return dir
+}
+
 func (p podman) run(args ...string) string {
 	p.t.Helper()
 	cmd := exec.Command("podman", append([]string{"--root", filepath.Join(p.dir, "root"), "--runroot", filepath.Join(p.dir, "run")}, args...)...)
@@ -76,7 +86,7 @@ func TestPodman(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	pod := podman{t, t.TempDir()}
+	pod := podman{t, podmanDir(t)}
 	pod.run("build", "--isolation", "chroot", "--layers", "-q", "-t", "app:v1", p.dir)
 	t.Cleanup(func() { pod.run("image", "unmount", "-a") })
 	pod.run("save", "-q", "--format", "oci-archive", "-o", filepath.Join(p.dir, "base.tar"), "app:v1")
@@ -97,6 +107,80 @@ func TestPodman(t *testing.T) {
 	if diff := cmp.Diff([]string{"/bin/remove", "/nothing"}, got.Command); diff != "" || got.UID != 1000 || got.GID != 1001 || got.WorkDir != "/a" || got.StopSignal != "SIGQUIT" || got.Env["GREETING"] != "hello" {
 		t.Errorf("the configuration: %+v", got)
 	}
+}
+
+// TestDockerfile builds with podman, once for the same inputs, and holds to the lock.
+func TestDockerfile(t *testing.T) {
+	if _, err := exec.LookPath("podman"); err != nil || os.Getuid() != 0 {
+		t.Skip("this needs root and podman: apt-get install podman")
+	}
+	storage := podmanDir(t)
+	conf := filepath.Join(storage, "storage.conf")
+	text := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(storage, "root"), filepath.Join(storage, "run"))
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CONTAINERS_STORAGE_CONF", conf)
+	files := map[string]string{
+		"app/Containerfile": "FROM scratch AS first\nARG TEXT\nCOPY run /bin/run\nENV TEXT=$TEXT\nCMD [\"/bin/run\"]\nFROM first\nCOPY nothing /nothing\n",
+		"app/run":           "#!/bin/sh\n", "app/nothing": "",
+		"ashlar.yaml": `
+app: on
+components:
+  web:
+    build: [{dockerfile: {context: app, file: Containerfile, target: first, args: {TEXT: hello}}}]
+environments:
+  production: {platform: local}
+`}
+	p := newProject(t, files)
+	if err := os.Chmod(filepath.Join(p.dir, "app/run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.b.Locked = true
+	_, err := p.release()
+	wantFault(t, err, fault.Conflict, "ashlar.lock has no entry for the inputs of app/Containerfile")
+	p.b.Locked = false
+	first := spec(p.mustRelease())
+	if first.Command[0] != "/bin/run" || first.Env["TEXT"] != "hello" {
+		t.Errorf("the image's configuration: %v %v", first.Command, first.Env)
+	}
+	if _, ok := root(t, p, first.Tree).Lookup("nothing"); ok {
+		t.Error("the wrong stage was taken")
+	}
+	p.events.made()
+	if again := spec(p.mustRelease()); again.Artifact != first.Artifact || len(p.events.made()) > 0 {
+		t.Error("the same inputs were built again")
+	}
+	lock, err := build.ReadLockFile(p.dir)
+	if err != nil || len(lock.Components["web"].Dockerfiles) != 1 {
+		t.Fatalf("locked: %+v, %v", lock, err)
+	}
+	entry := lock.Components["web"].Dockerfiles[0]
+	if entry.Reproducible || !strings.HasPrefix(entry.Tool, "podman version ") {
+		t.Errorf("locked: %+v", entry)
+	}
+	p.write("app/nothing", "changed")
+	spec(p.mustRelease())
+	if made := p.events.made(); !slices.Contains(made, "web/image") {
+		t.Errorf("a changed input was not built: %v", made)
+	}
+	// Another machine, on which the build gives something else than the lock says.
+	p.write("app/nothing", "")
+	entry.Manifest = digest.FromString("another image")
+	lock.Components["web"] = build.ComponentLock{Dockerfiles: []build.DockerLock{entry}}
+	if _, err := lock.Write(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	other := newProjectAt(t, p.dir, t.TempDir(), nil)
+	_, err = other.release()
+	wantFault(t, err, fault.Conflict, "its build is not reproducible", entry.Manifest.String())
+
+	p.write("app/Containerfile", "FROM scratch AS first\nCOPY no-such-file /\n")
+	_, err = p.release()
+	wantFault(t, err, fault.Invalid, "podman build failed", "no-such-file")
+	t.Setenv("PATH", t.TempDir())
+	_, err = p.release()
+	wantFault(t, err, fault.Unavailable, "no program is installed that builds Dockerfiles", "apt-get install podman")
 }
 
 func describe(e image.Entry) string {

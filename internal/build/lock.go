@@ -38,12 +38,14 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 				err = b.lockDebian(ctx, old, &entry, c.Name, src.Debian)
 			case src.Image != nil:
 				err = b.lockImage(old, &entry, c.Name, src.Image)
+			case src.Docker != nil:
+				err = b.lockDockerfile(ctx, old, &entry, c.Name, src.Docker)
 			}
 			if err != nil {
 				return false, at(err, src.Where)
 			}
 		}
-		if len(entry.Go)+len(entry.Debian)+len(entry.Images) > 0 {
+		if len(entry.Go)+len(entry.Debian)+len(entry.Images)+len(entry.Dockerfiles) > 0 {
 			next.Components[c.Name] = entry
 		}
 	}

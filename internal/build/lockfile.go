@@ -46,6 +46,8 @@ type ComponentLock struct {
 	Go     []GoLock     `yaml:"go,omitempty"`
 	Debian []DebianLock `yaml:"debian,omitempty"`
 	Images []ImageLock  `yaml:"images,omitempty"`
+
+	Dockerfiles []DockerLock `yaml:"dockerfiles,omitempty"`
 }
 
 // GoLock pins the toolchain of a go source.
@@ -166,6 +168,11 @@ func (l *LockFile) check() error {
 				return fault.New(fault.Invalid, "component %s: a debian entry has no suite", name)
 			}
 			if err := d.Lock.Check(); err != nil {
+				return fmt.Errorf("component %s: %w", name, err)
+			}
+		}
+		for _, d := range c.Dockerfiles {
+			if err := d.check(); err != nil {
 				return fmt.Errorf("component %s: %w", name, err)
 			}
 		}

@@ -40,6 +40,7 @@ type Source struct {
 	Files  *FilesSource
 	Debian *DebianSource
 	Image  *ImageSource
+	Docker *DockerSource
 	Where  string // file:line:column of the source, for errors
 }
 
@@ -77,6 +78,15 @@ type ImageSource struct {
 	Path   string // of a layout or archive, relative to the definition or absolute
 	Tag    string // which one, where there are several; empty: the only one
 	Digest string // sha256:…, of its manifest or of an index that leads to it; empty: any
+}
+
+// DockerSource builds a Dockerfile with a program that is installed, and takes what comes
+// out as an image.
+type DockerSource struct {
+	Context string            // directory, relative to the definition
+	File    string            // relative to Context
+	Target  string            // stage; empty: the last
+	Args    map[string]string // of ARG
 }
 
 // Settings is how a component runs and is routed. An environment may override

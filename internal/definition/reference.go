@@ -81,7 +81,7 @@ func (p *page) plan(ref string) string {
 }
 
 // headings name the sections whose definition is called otherwise.
-var headings = map[string]string{"filesSource": "files source", "go": "go source", "debian": "debian source", "imageSource": "image source", "configFile": "config file", "tmpfs": "tmpfs place", "dataSchema": "data schema", "blueGreen": "blue-green"}
+var headings = map[string]string{"filesSource": "files source", "go": "go source", "debian": "debian source", "imageSource": "image source", "dockerfile": "dockerfile source", "configFile": "config file", "tmpfs": "tmpfs place", "dataSchema": "data schema", "blueGreen": "blue-green"}
 
 func heading(name string) string {
 	if h := headings[name]; h != "" {

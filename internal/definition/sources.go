@@ -26,6 +26,10 @@ func (c *converter) sources(component string, n *node) []Source {
 		if v := item.get("image"); v != nil {
 			s.Image = &ImageSource{Path: c.text(v.get("path")), Tag: c.text(v.get("tag")), Digest: c.text(v.get("digest"))}
 		}
+		if v := item.get("dockerfile"); v != nil {
+			v = c.s.fill(v, c.s.root.Defs.get("dockerfile"))
+			s.Docker = &DockerSource{Context: c.relative(v.get("context")), File: c.relative(v.get("file")), Target: c.text(v.get("target")), Args: c.textMap(v.get("args"))}
+		}
 		out = append(out, s)
 	}
 	return out
@@ -33,7 +37,7 @@ func (c *converter) sources(component string, n *node) []Source {
 
 // hasImage says that a component is built from an image, which says how to run it.
 func hasImage(part *node) bool {
-	return slices.ContainsFunc(items(part.get("build")), func(item *node) bool { return item.get("image") != nil })
+	return slices.ContainsFunc(items(part.get("build")), func(item *node) bool { return item.get("image") != nil || item.get("dockerfile") != nil })
 }
 
 func (c *converter) goSource(component string, n *node) *GoSource {
