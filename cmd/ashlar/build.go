@@ -33,13 +33,19 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 		Locked: q.Locked, Update: q.Update, Progress: made.event,
 	}
 	rel, err := build.Release(ctx, b, q.Definition)
+	indexes := map[string]digest.Digest{}
+	if err == nil && q.Platforms {
+		indexes, err = build.Indexes(ctx, b, q.Definition, rel)
+	}
 	if err = errors.Join(err, objects.Close()); err != nil {
 		unlock()
 		return cli.Built{}, err
 	}
 	built := cli.Built{Release: rel, Took: time.Since(begun), Unlock: unlock}
 	for _, c := range q.Definition.Components {
-		built.Components = append(built.Components, made.component(c.Name, rel))
+		one := made.component(c.Name, rel)
+		one.Index = indexes[c.Name]
+		built.Components = append(built.Components, one)
 	}
 	return built, nil
 }

@@ -21,14 +21,14 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
-// ExportLayout writes an artifact as an OCI image layout to a path that does not
+// ExportLayout writes an artifact, or an index of artifacts, as an OCI image layout to a path that does not
 // exist yet, or as an oci-archive if the path ends in .tar. Layers are written from
 // their trees and compared with the manifest: what is exported is what was built, or
 // nothing is. The tag may be empty.
 //
 // https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
 func ExportLayout(ctx context.Context, objects *object.Store, manifest digest.Digest, tag, path string) (err error) {
-	img, err := loadImage(objects, manifest)
+	l, err := loadLayout(objects, manifest)
 	if err != nil {
 		return err
 	}
@@ -51,10 +51,40 @@ func ExportLayout(ctx context.Context, objects *object.Store, manifest digest.Di
 		defer f.Close()
 		w = &tarLayout{f: f, w: tar.NewWriter(f)}
 	}
-	if err := img.write(ctx, w, tag); err != nil {
+	if err := l.write(ctx, w, tag); err != nil {
 		return err
 	}
 	return os.Rename(out, path)
+}
+
+// layout is what an OCI layout has in it: one artifact, or an index and its artifacts.
+type layout struct {
+	top    ocispec.Descriptor
+	index  []byte // nil: top is an artifact
+	images []loaded
+}
+
+func loadLayout(objects *object.Store, name digest.Digest) (layout, error) {
+	raw, err := objects.ReadAll(name, image.ManifestLimit)
+	if err != nil {
+		return layout{}, err
+	}
+	l := layout{top: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: name, Size: int64(len(raw))}}
+	names := []digest.Digest{name}
+	if platforms, ok := image.ParseIndex(raw); ok {
+		l.top.MediaType, l.index, names = ocispec.MediaTypeImageIndex, raw, nil
+		for _, p := range platforms {
+			names = append(names, p.Manifest)
+		}
+	}
+	for _, name := range names {
+		img, err := loadImage(objects, name)
+		if err != nil {
+			return l, err
+		}
+		l.images = append(l.images, img)
+	}
+	return l, nil
 }
 
 // loaded is an artifact with everything but its layers' bytes.
@@ -90,40 +120,68 @@ type layoutWriter interface {
 	close() error
 }
 
-func (l loaded) write(ctx context.Context, w layoutWriter, tag string) error {
-	index, err := json.Marshal(l.index(tag))
+func (l layout) write(ctx context.Context, w layoutWriter, tag string) error {
+	root, err := json.Marshal(l.root(tag))
 	if err != nil {
 		return err
 	}
-	small := []struct {
-		name string
-		b    []byte
-	}{
-		{ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)},
-		{ocispec.ImageIndexFile, index},
-		{blobName(l.name), l.manifest},
-		{blobName(digest.FromBytes(l.config)), l.config},
+	out := blobs{w: w, written: map[digest.Digest]bool{}}
+	err = errors.Join(
+		out.bytes(ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)),
+		out.bytes(ocispec.ImageIndexFile, root),
+	)
+	if err == nil && l.index != nil {
+		err = out.blob(l.index)
 	}
-	for _, s := range small {
-		err := w.file(s.name, int64(len(s.b)), func(w io.Writer) error {
-			_, err := w.Write(s.b)
-			return err
-		})
-		if err != nil {
-			return err
+	for _, img := range l.images {
+		if err == nil {
+			err = img.write(ctx, out)
 		}
 	}
-	written := map[digest.Digest]bool{}
-	for _, layer := range l.layers {
-		if written[layer.Digest] {
-			continue
-		}
-		written[layer.Digest] = true
-		if err := w.file(blobName(layer.Digest), layer.Size, func(w io.Writer) error { return l.layer(ctx, w, layer) }); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	return w.close()
+}
+
+// blobs writes each blob of a layout once.
+type blobs struct {
+	w       layoutWriter
+	written map[digest.Digest]bool
+}
+
+func (o blobs) bytes(name string, b []byte) error {
+	return o.w.file(name, int64(len(b)), func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
+
+func (o blobs) blob(b []byte) error {
+	d := digest.FromBytes(b)
+	if o.written[d] {
+		return nil
+	}
+	o.written[d] = true
+	return o.bytes(blobName(d), b)
+}
+
+func (l loaded) write(ctx context.Context, out blobs) error {
+	for _, b := range [][]byte{l.manifest, l.config} {
+		if err := out.blob(b); err != nil {
+			return err
+		}
+	}
+	for _, layer := range l.layers {
+		if out.written[layer.Digest] {
+			continue
+		}
+		out.written[layer.Digest] = true
+		if err := out.w.file(blobName(layer.Digest), layer.Size, func(w io.Writer) error { return l.layer(ctx, w, layer) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // layer writes one layer's tar, checked against the manifest.
@@ -150,8 +208,9 @@ func (l loaded) layer(ctx context.Context, w io.Writer, layer image.Layer) error
 // treeLimit is the largest marshalled tree that is read, in bytes.
 const treeLimit = 256 << 20
 
-func (l loaded) index(tag string) ocispec.Index {
-	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: l.name, Size: int64(len(l.manifest))}
+// root is index.json, which names the layout's top.
+func (l layout) root(tag string) ocispec.Index {
+	d := l.top
 	if tag != "" {
 		d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
 	}

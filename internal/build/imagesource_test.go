@@ -31,7 +31,7 @@ environments:
 // skopeo copies an image with Debian's skopeo.
 func skopeo(t *testing.T, args ...string) {
 	t.Helper()
-	out, err := exec.Command("skopeo", append([]string{"--insecure-policy", "copy", "-q"}, args...)...).CombinedOutput()
+	out, err := exec.Command("skopeo", append(strings.Fields("--insecure-policy copy -q"), args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("skopeo copy %s: %v\n%s", args, err, out)
 	}

@@ -27,21 +27,11 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 		return false, err
 	}
 	next := NewLockFile()
+	archs := b.archs(def)
 	for _, c := range def.Components {
 		entry := ComponentLock{}
 		for _, src := range c.Build {
-			var err error
-			switch {
-			case src.Go != nil:
-				err = b.lockGo(ctx, old, &entry, c.Name, src.Go)
-			case src.Debian != nil:
-				err = b.lockDebian(ctx, old, &entry, c.Name, src.Debian)
-			case src.Image != nil:
-				err = b.lockImage(old, &entry, c.Name, src.Image)
-			case src.Docker != nil:
-				err = b.lockDockerfile(ctx, old, &entry, c.Name, src.Docker)
-			}
-			if err != nil {
+			if err := b.lockSource(ctx, old, &entry, c.Name, src, archs); err != nil {
 				return false, at(err, src.Where)
 			}
 		}
@@ -54,6 +44,31 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 		return false, nil
 	}
 	return next.Write(b.Definition)
+}
+
+// lockSource adds what the lock has of one source, for every architecture.
+func (b *Builder) lockSource(ctx context.Context, old *LockFile, entry *ComponentLock, component string, src definition.Source, archs []string) error {
+	if src.Go != nil { // one toolchain compiles for all
+		return b.lockGo(ctx, old, entry, component, src.Go)
+	}
+	for _, arch := range archs {
+		one, err := b, error(nil)
+		if arch != b.arch() {
+			one = b.forArch(arch)
+		}
+		switch {
+		case src.Debian != nil:
+			err = one.lockDebian(ctx, old, entry, component, src.Debian)
+		case src.Image != nil:
+			err = one.lockImage(old, entry, component, src.Image)
+		case src.Docker != nil:
+			err = one.lockDockerfile(ctx, old, entry, component, src.Docker)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *Builder) lockGo(ctx context.Context, old *LockFile, entry *ComponentLock, component string, src *definition.GoSource) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,10 @@ import (
 )
 
 // buildFlags are those of every command that builds.
-type buildFlags struct{ update, locked bool }
+type buildFlags struct {
+	update, locked bool
+	platforms      bool // all of the definition's, not this machine's alone; of no flag
+}
 
 func (b *buildFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&b.update, "update", false, "resolve external inputs anew and rewrite ashlar.lock")
@@ -32,7 +36,8 @@ func (p *program) buildCommand() *cobra.Command {
 		Use:   "build",
 		Short: "Build the artifacts of ashlar.yaml, without deploying them",
 		Long: "Builds an artifact of each component into the object store: reproducible, sealed, named by digest.\n" +
-			"External inputs come from ashlar.lock; what it names is kept, so a build works offline.",
+			"External inputs come from ashlar.lock; what it names is kept, so a build works offline.\n" +
+			"With platforms: in ashlar.yaml, artifacts of all of them are built, and exported as one OCI index.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			def, err := p.definition()
@@ -45,6 +50,7 @@ func (p *program) buildCommand() *cobra.Command {
 					return err
 				}
 			}
+			flags.platforms = true
 			built, err := p.build(cmd.Context(), def, "", flags)
 			if err != nil {
 				return err
@@ -96,7 +102,7 @@ func (p *program) build(ctx context.Context, def *definition.Definition, env str
 		return Built{}, err
 	}
 	return p.parts.Build(ctx, BuildRequest{
-		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Progress: p.buildProgress(),
+		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Platforms: flags.platforms, Progress: p.buildProgress(),
 	})
 }
 
@@ -153,7 +159,7 @@ func (p *program) export(ctx context.Context, app string, built Built, to string
 		} else if len(built.Components) > 1 {
 			place = filepath.Join(to, c.Name)
 		}
-		if err := p.parts.Export(ctx, ExportRequest{Dir: dir, Artifact: c.Artifact, Tag: app + "-" + c.Name, To: place}); err != nil {
+		if err := p.parts.Export(ctx, ExportRequest{Dir: dir, Artifact: cmp.Or(c.Index, c.Artifact), Tag: app + "-" + c.Name, To: place}); err != nil {
 			return nil, err
 		}
 		written[c.Name] = place
@@ -174,6 +180,9 @@ func (p *program) showBuilt(app string, built Built, d digest.Digest, exports ma
 			how = "unchanged"
 		}
 		p.out.linef("%s  artifact %s  seal %s  %d files, %s  %s", c.Name, short(c.Artifact), short(c.Seal), c.Files, size(c.Bytes), how)
+		if c.Index != "" {
+			p.out.linef("%s  index %s of all platforms", c.Name, short(c.Index))
+		}
 		if to := exports[c.Name]; to != "" {
 			p.out.linef("%s  written to %s", c.Name, to)
 		}

@@ -37,6 +37,7 @@ type BuildRequest struct {
 	Definition *definition.Definition
 	Update     bool             // resolve external inputs anew
 	Locked     bool             // fail rather than change ashlar.lock
+	Platforms  bool             // build for the definition's other platforms too
 	Progress   func(BuildEvent) // called one at a time
 }
 
@@ -68,13 +69,14 @@ type BuiltComponent struct {
 	Ledger   digest.Digest `json:"ledger,omitempty"`
 	Files    int           `json:"files"`
 	Bytes    int64         `json:"bytes"`
-	Reused   bool          `json:"reused"` // nothing had to be made
+	Reused   bool          `json:"reused"`          // nothing had to be made
+	Index    digest.Digest `json:"index,omitempty"` // of its artifacts for all platforms; empty: there is one alone
 }
 
 // ExportRequest asks for an artifact as an OCI layout.
 type ExportRequest struct {
-	Dir      string // state directory
-	Artifact digest.Digest
+	Dir      string        // state directory
+	Artifact digest.Digest // or an index of artifacts
 	Tag      string
 	To       string // directory, or file that ends in .tar
 }

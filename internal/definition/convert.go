@@ -18,6 +18,9 @@ type converter struct {
 
 func (c *converter) definition(root *node) *Definition {
 	def := &Definition{App: c.text(root.get("app"))}
+	for _, p := range c.texts(root.get("platforms")) {
+		def.Platforms = append(def.Platforms, strings.TrimPrefix(p, "linux/"))
+	}
 	parts := root.get("components")
 	if parts == nil || parts.kind != kindMap {
 		parts = &node{kind: kindMap, broken: true}

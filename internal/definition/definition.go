@@ -20,6 +20,7 @@ type Definition struct {
 	App          string        // DNS label
 	Components   []Component   // in file order; at least one
 	Environments []Environment // in file order; at least one
+	Platforms    []string      // GOARCH of what is built besides this machine's; the operating system is linux
 	Dir          string        // directory of the file: relative paths in it start here
 }
 

@@ -1,0 +1,103 @@
+package build_test
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ashlar-infra/ashlar/internal/build"
+)
+
+// TestPlatforms builds for another machine too: the index names one artifact for each,
+// other people's tool finds both, and an image source on the index takes its own.
+func TestPlatforms(t *testing.T) {
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	if other == "" {
+		t.Skip("the test knows amd64 and arm64")
+	}
+	files := two()
+	files["ashlar.yaml"] = strings.Replace(files["ashlar.yaml"], "app: two\n", "app: two\nplatforms: [linux/amd64, linux/arm64]\n", 1)
+	p := newProject(t, files)
+	rel := p.mustRelease()
+	def, err := p.define()
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexes, err := build.Indexes(t.Context(), p.b, def, rel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "api")
+	if err := build.ExportLayout(t.Context(), p.b.Objects, indexes["api"], "v1", dir); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "blobs/sha256", indexes["api"].Encoded()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil || len(index.Manifests) != 2 {
+		t.Fatalf("%s: %v", raw, err)
+	}
+	byArch := map[string]digest.Digest{}
+	for _, m := range index.Manifests {
+		byArch[m.Platform.Architecture] = m.Digest
+	}
+	if own := rel.Environments["production"].Components["api"].Spec.Artifact; byArch[runtime.GOARCH] != own || byArch[other] == own {
+		t.Errorf("the index names %v, this machine's is %s", byArch, own)
+	}
+
+	// The very same on the other machine.
+	q := newProject(t, files)
+	q.b.Arch = other
+	def2, err := q.define()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := build.Indexes(t.Context(), q.b, def2, q.mustRelease())
+	if err != nil || again["api"] != indexes["api"] || again["web"] != indexes["web"] {
+		t.Errorf("built on %s the indexes are %v, not %v (%v)", other, again, indexes, err)
+	}
+	locks := [2][]byte{}
+	for i, d := range []string{p.dir, q.dir} {
+		if locks[i], err = os.ReadFile(filepath.Join(d, build.LockName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(locks[0]) != string(locks[1]) {
+		t.Error("the lock file depends on the machine")
+	}
+
+	for arch, want := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+		on := newProject(t, map[string]string{"ashlar.yaml": "app: on\ncomponents: {api: {build: [{image: {path: " + dir + "}}], run: {command: [/usr/bin/api]}}}\nenvironments: {production: {}}\n"})
+		on.b.Arch = arch
+		tree := root(t, on, spec(on.mustRelease()).Tree)
+		e, _ := tree.Lookup("usr/bin/api")
+		file, err := on.b.Objects.File(e.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := elf.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Machine != want {
+			t.Errorf("the program for %s is for %s", arch, f.Machine)
+		}
+		f.Close()
+		if _, err := exec.LookPath("skopeo"); err == nil {
+			out, err := exec.Command("skopeo", "--override-arch", arch, "--override-os", "linux", "inspect", "--raw", "--config", "oci:"+dir).Output()
+			if err != nil || !strings.Contains(string(out), `"architecture":"`+arch+`"`) {
+				t.Errorf("skopeo inspect for %s: %v\n%s", arch, err, out)
+			}
+		}
+	}
+}
