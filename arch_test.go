@@ -56,6 +56,7 @@ var packages = map[string]pkg{
 	"internal/ledger":     {core, "fault image", "", "where bytes come from is a document; what it is read from is passed in"},
 	"internal/gate":       {core, "fault", "", "judging needs counts, values and times; whose they are is the caller's matter"},
 	"internal/policy":     {core, "definition fault", "", "facts, rules and verdicts are values; evaluating the rules takes a library that everybody's start would pay for"},
+	"internal/osv":        {core, "fault", "", "what a database says of a version is a function of both"},
 	"internal/judge":      {core, "fault gate policy", "", "the only package with CEL: a verdict is a function of a policy and facts"},
 	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
 	"internal/proof":      {core, "image ledger release record trust", "seal", "verifying needs the file, a trust root and the time as values; sealing is passed in"},
@@ -86,16 +87,17 @@ var packages = map[string]pkg{
 	"internal/keyfile":    {adapter, "fault trust", "", "private keys in files; what they sign is a value of trust"},
 	"internal/referrer":   {adapter, "fault image object trust", "", "statements in the content store, beside what they are about"},
 	"internal/trustroot":  {adapter, "fault trust", "", "the trust root of a state directory: a file, and the memory of what it was"},
+	"internal/admission":  {adapter, "fault ledger osv policy record release rollout trust", "", "facts come from functions that are passed in, and the judge is another process"},
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
 	"internal/registry": {adapter, "fault image object referrer", "", "serves the content store to others; what was built there a catalog tells, which cmd/ashlar makes of the releases"},
 
-	"internal/api": {edge, "fault release rollout record trust engine", "store notary trustroot", "one line each over the engine, and the client"},
-	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim", "",
+	"internal/api": {edge, "fault release rollout record trust engine policy", "store notary trustroot", "one line each over the engine, and the client"},
+	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim policy", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image ledger release rollout record proof engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli", "definition trust", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image ledger release rollout record proof engine object referrer seal build local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

@@ -32,6 +32,7 @@ import (
 const (
 	cacheAge    = 30 * 24 * time.Hour
 	inputAge    = 365 * 24 * time.Hour
+	databaseAge = 100 * inputAge  // until another takes its place
 	defaultKeep = 5               // of an environment in which nothing was ever live
 	lockWait    = 2 * time.Second // for a build or a deploy to end
 )
@@ -322,5 +323,6 @@ func (g *garbage) kinds() (map[string]time.Duration, error) {
 	for _, kind := range inputKinds {
 		kinds[kind] = inputAge
 	}
+	kinds[databaseKind] = databaseAge
 	return kinds, nil
 }

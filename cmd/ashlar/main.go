@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			Serve: func(ctx context.Context, q cli.RegistryRequest) error { return serveRegistry(ctx, q, stderr) },
 			User:  registryUser,
 		},
+		Judge:      judgeOnce,
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
 		Proof:      cli.ProofParts{Collect: collectProof, Seal: sealOf, Live: verifyLive},
 		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },

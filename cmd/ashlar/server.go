@@ -49,6 +49,7 @@ type server struct {
 	garbage     *garbage
 	notary      *notary.Notary
 	trust       *trustroot.File
+	judges      *judges
 	logListen   string
 	endings     chan ending
 }
@@ -111,8 +112,9 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	s.have = newArtifacts(s.objects, s.secrets.holds)
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, log: log}
 	s.secrets.garbage = s.garbage
+	s.judges = newJudges(s.store, s.objects, s.trust.Chain)
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{}, Log: log,
+		Admitter: s.judges, Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{}, Log: log,
 	})
 	s.courier = s.newCourier()
 	return s, nil
@@ -226,7 +228,7 @@ func (s *server) finish(ctx context.Context, end ending) error {
 	}
 	e := s.entry("server.stopped", engine.Key{}, why, nil)
 	e.Actor = end.actor
-	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.notary.Close(ctx), s.closePlatform(ctx))
+	errs = append(errs, s.store.Append(ctx, []record.Entry{e}), s.judges.process.Close(), s.notary.Close(ctx), s.closePlatform(ctx))
 	if err := os.Remove(api.SocketPath(s.runDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
@@ -288,6 +290,8 @@ func (s *server) api() *api.Server {
 		VerifyLog: s.store.VerifyRecord,
 		Notary:    s.notary,
 		Trust:     s.trust,
+		Policies:  s.store,
+		Admission: s.judges,
 
 		AppendStatements: s.store.AppendStatements,
 		Output:           s.output,

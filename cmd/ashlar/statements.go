@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -61,6 +62,11 @@ func attach(dir string, all []cli.AttachStatement) (err error) {
 	defer func() { err = errors.Join(err, objects.Close()) }()
 	var statements []referrer.Statement
 	for _, s := range all {
+		if s.Document != nil {
+			if _, err := objects.PutVerified(bytes.NewReader(s.Document), s.About, int64(len(s.Document))); err != nil {
+				return err
+			}
+		}
 		statements = append(statements, referrer.Statement{About: s.About, Bundle: s.Bundle})
 	}
 	_, err = referrer.AttachAll(objects, statements)

@@ -188,5 +188,5 @@ func (s *Server) lift(ctx context.Context, r request) (Lifted, error) {
 
 // options are how a rollout is asked for.
 func (q BeginRequest) options() engine.DeployOptions {
-	return engine.DeployOptions{Reason: q.Reason, Queue: q.Queue, Supersede: q.Supersede, Force: q.Force}
+	return engine.DeployOptions{Reason: q.Reason, Queue: q.Queue, Supersede: q.Supersede, Force: q.Force, BreakGlass: q.BreakGlass}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/release"
@@ -47,6 +49,11 @@ func (s *Server) plan(ctx context.Context, r request) (Plan, error) {
 		s.Ahead(key, &next)
 	}
 	p.To = ref
+	if doc, err := s.Policies.Policy(ctx, key); err != nil {
+		return Plan{}, err
+	} else if doc != nil {
+		p.Policy = digest.FromBytes(doc)
+	}
 	if stored != nil {
 		from := refOf(*stored)
 		p.From = &from

@@ -38,6 +38,9 @@ type Config struct {
 	// AppendStatements records the leaves of signed statements, one after another, and an
 	// entry that tells of them. It gives the index of the first.
 	AppendStatements func(ctx context.Context, leaves [][]byte, e record.Entry) (int64, error)
+	// Policies keeps the policies of environments, and Admission judges by them.
+	Policies  PolicyStore
+	Admission Admission
 	// Trust is the trust root.
 	Trust TrustRoot
 	// Output sends lines to emit until there are no more or, following, ctx ends.
@@ -94,6 +97,10 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST /v1/log/proofs", answer(s.proveAll))
 	mux.Handle("GET /v1/log/consistency", answer(s.consistency))
 	mux.Handle("POST /v1/log/statements", answer(s.logStatements))
+	mux.Handle("POST /v1/policy", answer(s.setPolicy))
+	mux.Handle("GET /v1/policy", answer(s.policy))
+	mux.Handle("POST /v1/policy/test", answer(s.testPolicy))
+	mux.Handle("POST /v1/policy/database", answer(s.setDatabase))
 	mux.Handle("GET /v1/trust", answer(s.trust))
 	mux.Handle("POST /v1/trust", answer(s.installTrust))
 	mux.Handle(logPath, http.StripPrefix(strings.TrimSuffix(logPath, "/"), s.Notary.Handler()))

@@ -55,6 +55,7 @@ type Plan struct {
 	Rollout     release.Rollout           `json:"rollout"`               // how it would be done
 	Course      rollout.Course            `json:"course"`                // what of that applies to the components that change
 	Hooks       []PlannedHook             `json:"hooks,omitempty"`       // that would run
+	Policy      digest.Digest             `json:"policy,omitempty"`      // by which the release is judged; empty: there is none
 }
 
 // PlannedHook is a hook of a component that a plan changes.
@@ -84,9 +85,10 @@ type BeginRequest struct {
 	Release string `json:"release,omitempty"` // number or digest; a rollback without one takes the last known-good release
 	Reason  string `json:"reason,omitempty"`
 
-	Queue     bool `json:"queue,omitempty"`     // wait for the rollout in flight, whatever the environment says
-	Supersede bool `json:"supersede,omitempty"` // end the rollout in flight
-	Force     bool `json:"force,omitempty"`     // in spite of a freeze or a schema contract; with a reason
+	Queue      bool `json:"queue,omitempty"`      // wait for the rollout in flight, whatever the environment says
+	Supersede  bool `json:"supersede,omitempty"`  // end the rollout in flight
+	BreakGlass bool `json:"breakGlass,omitempty"` // in spite of the policy; with a reason
+	Force      bool `json:"force,omitempty"`      // in spite of a freeze or a schema contract; with a reason
 }
 
 // Begun is a rollout that was put in flight, or waits for its turn.

@@ -134,7 +134,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	server := api.NewServer(api.Config{
-		Notary: n, AppendStatements: s.AppendStatements, Trust: trustroot.New(dir),
+		Notary: n, AppendStatements: s.AppendStatements, Trust: trustroot.New(dir), Policies: s,
 		Engine: e, Store: s, Log: log, Now: time.Now, Host: "host", VerifyLog: s.VerifyRecord,
 		Ahead: func(key engine.Key, rel *release.Release) { w.ahead <- aheadCall{key, rel} },
 		Hold:  func(context.Context) (func(), error) { w.holds <- struct{}{}; return func() {}, nil },

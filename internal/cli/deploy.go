@@ -11,6 +11,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 func (p *program) deployCommand() *cobra.Command {
@@ -51,17 +52,20 @@ func (p *program) deployCommand() *cobra.Command {
 type begin struct {
 	reason                          string
 	queue, supersede, force, detach bool
+	breakGlass                      bool
 }
 
 func (b *begin) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&b.reason, "reason", "", "why, for the record")
 	cmd.Flags().BoolVar(&b.force, "force", false, "though the environment is frozen, or the data could not be read; with a reason")
+	cmd.Flags().BoolVar(&b.breakGlass, "break-glass", false, "in spite of the policy, if enough approvers said so (ashlar approve --break-glass); with a reason")
 	cmd.Flags().BoolVar(&b.detach, "detach", false, "do not follow the rollout once it has begun or waits")
 }
 
 func (b begin) request(plan api.Plan) api.BeginRequest {
 	return api.BeginRequest{
 		App: plan.App, Env: plan.Env, Release: string(plan.To.Digest), Reason: b.reason, Queue: b.queue, Supersede: b.supersede, Force: b.force,
+		BreakGlass: b.breakGlass,
 	}
 }
 
@@ -85,13 +89,53 @@ func (p *program) deploy(ctx context.Context, prep *prepared, ask question, how 
 		return err
 	}
 	prep.plan.To = added.ReleaseRef
-	signing := p.signAside(ctx, prep)
+	signing, err := p.signBefore(ctx, prep)
+	if err != nil {
+		return err
+	}
 	begun, err := c.Deploy(ctx, how.request(prep.plan))
 	if err != nil {
 		return errors.Join(err, signing())
 	}
 	prep.built.Unlock() // the record keeps the release from here on
 	return errors.Join(p.begun(ctx, c, prep.plan, begun, how), signing())
+}
+
+// signBefore signs what was built. Where a policy asks for statements that is done before
+// the deploy is asked for, else while it goes on: what it gives waits for that.
+func (p *program) signBefore(ctx context.Context, prep *prepared) (func() error, error) {
+	signing := p.signAside(ctx, prep)
+	if prep.plan.Policy == "" {
+		return signing, nil
+	}
+	return func() error { return nil }, signing()
+}
+
+// signRelease signs the release document, which has everything that the artifacts have
+// not: settings, secrets' versions, which artifacts belong together.
+func (p *program) signRelease(ctx context.Context, prep *prepared) error {
+	open, ok := prep.ring[trust.RoleRelease]
+	if !ok {
+		return nil
+	}
+	dir, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	signer, err := open()
+	if err != nil {
+		return err
+	}
+	key, err := trust.NewPublicKey(signer.Public())
+	if err != nil {
+		return fault.New(fault.Invalid, "the key of the role release cannot be used: %w", err)
+	}
+	have, err := p.parts.Statements.Attached(dir, prep.plan.To.Digest)
+	if err != nil || len(notSaid(have, []string{"signature"}, key.ID())) == 0 {
+		return err
+	}
+	_, err = p.sayOf(ctx, "signature", prep.app, prep.plan.To, prep.doc, nil, signer)
+	return err
 }
 
 // signAside signs what was built while the rollout goes on. What it gives waits for
@@ -103,6 +147,9 @@ func (p *program) signAside(ctx context.Context, prep *prepared) func() error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := p.sign(ctx, prep.app, prep.built, prep.ring)
+		if err == nil {
+			err = p.signRelease(ctx, prep)
+		}
 		done <- err
 	}()
 	return func() error { return <-done }

@@ -10,6 +10,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
@@ -28,6 +29,7 @@ type Parts struct {
 	Statements StatementParts
 	Registry   RegistryParts
 	Proof      ProofParts
+	Judge      func(ctx context.Context, q policy.Question) (policy.Answer, error) // without a server
 }
 
 // BuildRequest asks for artifacts and a release of a definition.

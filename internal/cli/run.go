@@ -92,10 +92,10 @@ func (p *program) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "app", Title: "An application:"}, &cobra.Group{ID: "look", Title: "Looking:"}, &cobra.Group{ID: "trust", Title: "Trusting:"},
 		&cobra.Group{ID: "machine", Title: "A machine:"})
 	p.group(root, "app", p.initCommand(), p.buildCommand(), p.planCommand(), p.deployCommand(), p.rollbackCommand(),
-		p.rolloutCommand(), p.quarantineCommand(), p.downCommand(), p.secretCommand())
+		p.rolloutCommand(), p.promoteCommand(), p.quarantineCommand(), p.downCommand(), p.secretCommand())
 	p.group(root, "look", p.statusCommand(), p.whyCommand(), p.historyCommand(), p.logsCommand(), p.logCommand(), p.explainCommand(),
 		p.sbomCommand(), p.provenanceCommand(), p.sealCommand())
-	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand())
+	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand(), p.policyCommand(), p.approveCommand())
 	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.registryCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand())
 	for _, cmd := range root.Commands() {

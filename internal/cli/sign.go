@@ -37,8 +37,9 @@ type AttachedStatement struct {
 
 // AttachStatement is a bundle to be kept.
 type AttachStatement struct {
-	About  digest.Digest
-	Bundle []byte
+	About    digest.Digest
+	Bundle   []byte
+	Document []byte // what it is about, if that need not be stored yet: a release document
 }
 
 // keysVariable names the environment variable with the directory of the keys.
@@ -238,7 +239,7 @@ func (p *program) keep(ctx context.Context, dir string, made []signed) error {
 		if err != nil {
 			return err
 		}
-		all = append(all, AttachStatement{m.about, text})
+		all = append(all, AttachStatement{About: m.about, Bundle: text})
 	}
 	return p.parts.Statements.Attach(dir, all)
 }

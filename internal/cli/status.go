@@ -161,7 +161,11 @@ func (p *program) standing(s api.Status) []string {
 	case len(c.Components) == 0:
 		return []string{fmt.Sprintf("%s: down; release %d was live", name, c.Number)}
 	default:
-		return []string{fmt.Sprintf("%s: %s (%s) is live%s", name, p.out.paint(bold, "release "+number(c.Number)), short(c.Release), at(s.URL))}
+		lines := []string{fmt.Sprintf("%s: %s (%s) is live%s", name, p.out.paint(bold, "release "+number(c.Number)), short(c.Release), at(s.URL))}
+		if c.BreakGlass != "" {
+			lines = append(lines, p.out.paint(red, "the glass was broken by "+c.BreakGlass))
+		}
+		return lines
 	}
 }
 

@@ -76,6 +76,17 @@ CREATE TABLE told (
 	next  INTEGER NOT NULL,
 	PRIMARY KEY (scope, url)
 ) STRICT, WITHOUT ROWID;
+`, `
+-- Documents that are or were policies, compressed with DEFLATE (RFC 1951): verdicts in the
+-- record name them. judged is which one counts in each environment that has one.
+CREATE TABLE policies (
+	digest TEXT PRIMARY KEY,
+	doc    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE judged (
+	scope  INTEGER PRIMARY KEY REFERENCES scopes (id),
+	policy TEXT NOT NULL REFERENCES policies (digest)
+) STRICT;
 `}
 
 // migrate brings the database to this program's version, in one transaction.
