@@ -91,7 +91,7 @@ var packages = map[string]pkg{
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
-	"internal/registry": {adapter, "fault image object referrer", "", "serves the content store to others; what was built there a catalog tells, which cmd/ashlar makes of the releases"},
+	"internal/registry": {adapter, "fault image object referrer", "trust", "serves the content store to others; what was built there a catalog tells, which cmd/ashlar makes of the releases"},
 
 	"internal/api": {edge, "fault release rollout record trust engine policy", "store notary trustroot", "one line each over the engine, and the client"},
 	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim policy", "",

@@ -37,6 +37,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Registry: cli.RegistryParts{
 			Serve: func(ctx context.Context, q cli.RegistryRequest) error { return serveRegistry(ctx, q, stderr) },
 			User:  registryUser,
+			Push:  pushArtifact,
+			Pull:  pullImage,
 		},
 		Judge:      judgeOnce,
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},

@@ -186,3 +186,30 @@ func registryUser(q cli.RegistryUserRequest) (string, error) {
 	}
 	return token, registry.SetUser(q.File, q.Name, line)
 }
+
+// pushArtifact brings an image of the object store to another registry.
+func pushArtifact(ctx context.Context, q cli.PushRequest) (cli.Pushed, error) {
+	objects, err := object.Open(q.Dir)
+	if err != nil {
+		return cli.Pushed{}, err
+	}
+	out, err := registry.Push(ctx, objects, q.Artifact, q.To, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
+	return cli.Pushed{Reference: out.Reference, Manifest: out.Manifest, Statements: out.Statements, Bytes: out.Bytes}, errors.Join(err, objects.Close())
+}
+
+// pullImage brings an image from another registry into the object store, with the
+// statements about it.
+func pullImage(ctx context.Context, q cli.PullRequest) (cli.Pulled, error) {
+	objects, err := object.Open(q.Dir)
+	if err != nil {
+		return cli.Pulled{}, err
+	}
+	f, err := registry.Fetch(ctx, objects, q.From, q.Arch, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
+	if err == nil {
+		err = registry.FetchStatements(ctx, objects, &f)
+	}
+	return cli.Pulled{
+		Reference: f.Reference, Repository: f.Repository, Manifest: f.Manifest, Layers: len(f.Layers),
+		Statements: f.Statements, Others: f.Others, Bytes: f.Bytes,
+	}, errors.Join(err, objects.Close())
+}

@@ -123,4 +123,6 @@ type RegistryParts struct {
 	Serve func(ctx context.Context, q RegistryRequest) error
 	// User changes a file of users, and gives the token if it made one.
 	User func(q RegistryUserRequest) (token string, err error)
+	Push func(ctx context.Context, q PushRequest) (Pushed, error)
+	Pull func(ctx context.Context, q PullRequest) (Pulled, error)
 }

@@ -97,6 +97,7 @@ func (p *program) root() *cobra.Command {
 		p.sbomCommand(), p.provenanceCommand(), p.sealCommand())
 	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand(), p.policyCommand(), p.approveCommand())
 	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.registryCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
+	p.group(root, "app", p.pushCommand(), p.pullCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand())
 	for _, cmd := range root.Commands() {
 		p.addFile(cmd)

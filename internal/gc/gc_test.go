@@ -346,3 +346,29 @@ func TestPins(t *testing.T) {
 		t.Errorf("the reference stays: %v, %v", refs, err)
 	}
 }
+
+// What a stranger's statement names, whatever its bytes look like, does not stop the
+// collection.
+func TestStrangeStatements(t *testing.T) {
+	w := newWorld(t)
+	kept := w.release("kept", "kept.bin")
+	artifact := kept.Environments["production"].Components["web"].Spec.Artifact
+	half := w.put("half a tree", []byte("ashlar tree 1\n\xff"))
+	seal := w.put("half a seal", append(make([]byte, 1024), 0xE2, 0xE1, 0xF5, 0xE0))
+	statement := w.put("statement", []byte(`["`+half.String()+`","`+seal.String()+`"]`))
+	w.ref("referrer", "x", statement)
+	for _, fresh := range []time.Duration{time.Hour, 0} {
+		source := w.source()
+		source.Kinds = map[string]time.Duration{"referrer": fresh}
+		source.About = func(string, string) digest.Digest { return artifact }
+		plan, err := gc.Mark(time.Now().Add(time.Minute), source, []release.Release{kept})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range plan.Remove {
+			if o.Digest == statement || o.Digest == half || o.Digest == seal {
+				t.Errorf("%s goes", w.names[o.Digest])
+			}
+		}
+	}
+}

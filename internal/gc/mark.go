@@ -97,6 +97,7 @@ type marker struct {
 	s        Source
 	live     map[digest.Digest]bool
 	followed map[digest.Digest]bool
+	strange  bool // strangers may have made what is marked now: what cannot be read is kept as it is
 }
 
 // mark says whether an object was not marked before.
@@ -171,6 +172,7 @@ func (m *marker) refs(now time.Time, p *Plan) error {
 				left = append(left, r)
 				continue
 			}
+			m.strange = r.about != ""
 			found, err := m.ref(r.Name, r.to)
 			if err != nil {
 				return err
@@ -188,6 +190,7 @@ func (m *marker) refs(now time.Time, p *Plan) error {
 				return false
 			}
 			var found bool
+			m.strange = true
 			found, err = m.ref(r.Name, r.to)
 			return found
 		})
@@ -266,7 +269,7 @@ func (m *marker) anything(d digest.Digest) error {
 	switch f {
 	case sealed:
 		t, err := m.s.Seal(d)
-		if err != nil {
+		if err != nil && !m.strange {
 			return err
 		}
 		m.tree(t)
@@ -279,7 +282,7 @@ func (m *marker) anything(d digest.Digest) error {
 			return m.text(b)
 		}
 		t, err := image.UnmarshalTree(b)
-		if err != nil {
+		if err != nil && !m.strange {
 			return err
 		}
 		m.tree(t)
