@@ -94,6 +94,9 @@ func (a *assembler) component(art Artifact, def definition.Component, env defini
 		return release.Component{}, err
 	}
 	spec.Env = withAddresses(spec, def.Name, env)
+	if def.Kind != release.KindService {
+		spec.Kind = def.Kind
+	}
 	c := release.Component{
 		Kind: def.Kind, Spec: spec, Ledger: art.Ledger, Replicas: s.Replicas, DrainMS: s.Drain.Milliseconds(),
 		Needs: def.Needs, Schedule: s.Schedule, Hooks: s.Hooks, Schemas: def.Schemas,

@@ -100,7 +100,7 @@ func componentOf(name string, c release.Component) rollout.Component {
 // hookSpec is what the instance of a hook is: the component with another command. It
 // serves nothing, so it is neither probed nor reachable.
 func hookSpec(spec release.Spec, h release.Hook) release.Spec {
-	spec.Command, spec.Health, spec.Port = h.Command, nil, 0
+	spec.Kind, spec.Command, spec.Health, spec.Port = "", h.Command, nil, 0
 	return spec
 }
 

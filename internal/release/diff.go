@@ -88,7 +88,10 @@ func compare(before, after Environment, a, b Component) (Kind, []Reason) {
 	var replaced, rerouted, scaled, beside reasons
 	replaced.add("platform", before.Platform, after.Platform)
 	if a.Spec.Digest() != b.Spec.Digest() {
+		replaced.add("kind", a.kind(), b.kind())
 		replaced.spec(a.Spec, b.Spec)
+	} else {
+		beside.add("kind", a.kind(), b.kind()) // of releases of older versions
 	}
 	if a.Route != nil && b.Route != nil {
 		rerouted.add("listen address", before.Listen, after.Listen)

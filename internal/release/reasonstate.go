@@ -97,7 +97,6 @@ func (s Secret) String() string {
 
 // beside adds what changes around instances that stay: order, hooks, times, contracts.
 func (rs *reasons) beside(a, b Component) {
-	rs.add("kind", a.kind(), b.kind())
 	rs.add("needs", strings.Join(a.Needs, ", "), strings.Join(b.Needs, ", "))
 	rs.add("schedule", a.Schedule, b.Schedule)
 	rs.hooks(a.Hooks, b.Hooks)

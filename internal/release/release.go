@@ -194,6 +194,7 @@ type Window struct {
 // Spec is everything that one instance is, from start to end. Two instances with
 // the same Spec.Digest are interchangeable.
 type Spec struct {
+	Kind         string            `json:"kind,omitempty"`     // Component.Kind, if not a service; releases of older versions have none
 	Artifact     digest.Digest     `json:"artifact"`           // OCI manifest
 	Tree         digest.Digest     `json:"tree"`               // seal of the artifact's root file system (EROFS metadata image)
 	Settings     digest.Digest     `json:"settings"`           // seal of the settings layer: config files, mount points

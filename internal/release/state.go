@@ -90,6 +90,9 @@ func (e Environment) circle() string {
 // checkKind checks that a component has what its kind needs and nothing else.
 func (p Component) checkKind(c *checker, where string) {
 	c.oneOf(where+".kind", p.Kind, kinds)
+	if p.Spec.Kind != "" && p.Spec.Kind != p.Kind {
+		c.fail(where+".spec.kind", "is %q of a %s", p.Spec.Kind, p.kind())
+	}
 	if p.Route != nil && p.Kind != "" && p.Kind != KindService {
 		c.fail(where+".route", "belongs to a %s, which gets no requests", p.Kind)
 	}

@@ -104,7 +104,8 @@ func (r *Rollout) stages() []Stage {
 // route whose new instances run beside the old.
 func (r *Rollout) shifts() bool {
 	return slices.ContainsFunc(r.To.Components, func(c Component) bool {
-		return c.Route != nil && r.From.named(c.Name) != nil && how(r, c.Name) == beside
+		from := r.From.named(c.Name)
+		return c.Route != nil && from != nil && from.Route != nil && how(r, c.Name) == beside
 	})
 }
 

@@ -127,7 +127,7 @@ func (d *decider) orderMissing() {
 			continue
 		}
 		for ; have < w.Replicas; have++ {
-			if !d.mayJoin(w) {
+			if !d.mayJoin(w) || d.outlived(w) {
 				d.wait(Cause{What: w.Name + ": the instance before it to be gone", Since: d.now})
 				break
 			}
@@ -162,6 +162,7 @@ func (d *decider) order(w want) {
 	o := Order{
 		Instance:  Instance{ID: d.newID(w.Name), Component: w.Name, Release: w.target.Release, Spec: w.Spec},
 		OrderedAt: d.now, Start: w.Start, Drain: w.Drain, Grace: w.Grace, Volumes: w.Volumes,
+		Alone: w.Kind == KindWorker || w.Kind == KindSingleton,
 	}
 	if w.Kind == KindSingleton {
 		o.Fence = d.s.Fences[w.Name] + 1

@@ -28,7 +28,7 @@ func (d *decider) schedule() {
 		case d.now.Before(j.Next):
 		case d.runs(c.Name):
 			d.plan(c, j, "job.passed-over")
-		case d.mayJoin(want{Component: *c, alone: len(c.Volumes) > 0}):
+		case d.mayJoin(want{Component: *c, alone: true}): // what it was before its kind changed is gone
 			d.orderJob(c, t)
 			d.plan(c, j, "")
 		default:

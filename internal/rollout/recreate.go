@@ -42,6 +42,12 @@ func (d *decider) mayJoin(w want) bool {
 	return same < w.Replicas
 }
 
+// outlived says whether an instance of another spec is still there that no other of its
+// component may run beside: it was ordered for a release that was superseded.
+func (d *decider) outlived(w want) bool {
+	return slices.ContainsFunc(d.s.Instances, func(o Order) bool { return o.Alone && o.Component == w.Name && o.Spec != w.Spec })
+}
+
 func shareVolume(a, b []string) bool {
 	return slices.ContainsFunc(a, func(v string) bool { return slices.Contains(b, v) })
 }

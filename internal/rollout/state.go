@@ -76,6 +76,7 @@ type Order struct {
 	Drain     time.Duration `json:"drain"`              // how long its requests may go on once it left the routes: of the last table it was in
 	Grace     time.Duration `json:"grace"`              // from its stop signal to SIGKILL
 	Volumes   []string      `json:"volumes,omitempty"`  // exclusive ones that it holds until it is gone
+	Alone     bool          `json:"alone,omitempty"`    // a worker or singleton: no other spec of its component starts before it is gone
 	Seen      bool          `json:"seen,omitempty"`     // was observed at least once
 	Served    bool          `json:"served,omitempty"`   // was ready at least once
 	Unready   time.Time     `json:"unready,omitzero"`   // since when it is not ready although it was

@@ -31,7 +31,7 @@ func how(r *Rollout, name string) method {
 		return carried
 	case to.alone(r.To.Strategy) || from.alone(Strategy{}):
 		return replaced
-	case r.To.Strategy.Kind == Rolling:
+	case r.To.Strategy.Kind == Rolling && from.Kind != KindJob:
 		return rolled
 	default:
 		return beside
@@ -106,8 +106,9 @@ func check(s State, q Request) error {
 	}
 	for _, c := range q.To.Components {
 		if old := s.Current.find(c.Name, c.Spec); old != nil && cmp.Or(old.Kind, KindService) != cmp.Or(c.Kind, KindService) {
+			// Releases of older versions do not have the kind in the spec.
 			return fault.New(fault.Invalid, "component %s becomes a %s and nothing else of it changes", c.Name, cmp.Or(c.Kind, KindService)).
-				Mend("change its program as well: what runs would be two things at once")
+				Mend("build the release anew: ashlar deploy %s", s.Env)
 		}
 		if bad := checkComponent(c, st); bad != "" {
 			return fault.New(fault.Invalid, "component %s: %s", c.Name, bad)

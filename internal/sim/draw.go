@@ -64,10 +64,24 @@ func (w *world) drawComponents(made int) map[string]release.Component {
 	if w.rng.IntN(6) == 0 {
 		c := w.drawComponent(9, "cron", 0)
 		c.Kind, c.Schedule, c.Replicas, c.Route, c.Hooks, c.Spec.Health, c.Spec.Port = release.KindJob, "* * * * *", 1, nil, nil, nil, 0
+		c.Spec.Kind = c.Kind
 		c.Spec.Command = []string{"/hook", "ok"}
 		out["cron"] = c
 	}
 	return out
+}
+
+// drawKind makes a component one without a route, of some kind.
+func (w *world) drawKind(c *release.Component) {
+	c.Kind = []string{release.KindWorker, release.KindSingleton, release.KindWorker, release.KindSingleton, "", release.KindJob}[w.rng.IntN(6)]
+	c.Spec.Kind = c.Kind
+	switch c.Kind {
+	case release.KindSingleton:
+		c.Replicas = 1
+	case release.KindJob:
+		c.Schedule, c.Replicas, c.Spec.Health, c.Spec.Port = "* * * * *", 1, nil, 0
+		c.Spec.Command = []string{"/hook", "ok"}
+	}
 }
 
 // trees are the trees of a release's components.
@@ -144,9 +158,7 @@ func (w *world) drawComponent(i int, name string, version int) release.Component
 	}
 	switch name {
 	case "worker":
-		if c.Kind = []string{release.KindWorker, release.KindSingleton}[version%2]; c.Kind == release.KindSingleton {
-			c.Replicas = 1
-		}
+		w.drawKind(&c) // also where nothing else of it changes
 	case "db":
 		c.Replicas = 1
 		c.Spec.Volumes = []release.Mount{{Path: "/data", Volume: "data", Mode: release.VolumeExclusive}}

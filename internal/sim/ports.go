@@ -130,6 +130,9 @@ func (w *world) mayHold(u *unit) error {
 	}
 	for _, id := range w.ids() {
 		other := w.units[id]
+		if other.exited == nil && !other.late && w.meets(u, other) {
+			w.violate("alone", "%s, a %s, is started while %s runs, a %s", u.ID, u.spec.Kind, id, other.spec.Kind)
+		}
 		if other.exited != nil || !w.excludes(u, other) {
 			continue
 		}
@@ -139,6 +142,14 @@ func (w *world) mayHold(u *unit) error {
 		return fault.New(fault.Conflict, "%s holds what %s needs", id, u.ID)
 	}
 	return nil
+}
+
+// meets says whether two units of one component, one of which takes work by itself, are
+// of different releases: no platform knows that, the engine has to.
+func (w *world) meets(a, b *unit) bool {
+	alone := func(u *unit) bool { return u.spec.Kind == release.KindWorker || u.spec.Kind == release.KindSingleton }
+	hook := func(u *unit) bool { return u.Hook != "" && u.Hook != rollout.HookSchedule }
+	return a.place() == b.place() && a.Spec != b.Spec && (alone(a) || alone(b)) && !hook(a) && !hook(b)
 }
 
 // excludes says whether two units may not run at the same time.
