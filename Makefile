@@ -8,7 +8,7 @@ GOFLAGS  := -trimpath
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config debian-archive-keyring ca-certificates
 # What the proxies need that the router is measured beside; they are unpacked, not installed, as Debian starts what it installs.
 PEER_PACKAGES  := wrk liblua5.3-0 libopentracing-c-wrapper0 libpcre2-8-0
-TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman softhsm2 opensc
+TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman python3 softhsm2 opensc
 
 export GOFLAGS
 
@@ -53,9 +53,10 @@ bench: build ## measure against the in-place baseline, as docs/benchmarks.md tel
 	@scripts/unpack nginx usr/sbin/nginx $(BIN)/nginx
 	go run ./bench -ashlar $(BIN)/ashlar
 
-soak: build ## the slow suites: 100,000 simulated seeds, 200 changes under kills and load, the official cosign (built once)
+soak: build ## the slow suites: 100,000 simulated seeds, examples built three times, 200 changes under kills and load, the official cosign (built once)
 	@scripts/need $(TEST_PACKAGES) iproute2
 	$(BIN)/ashlar simulate --seeds 100000
+	d=$$(mktemp -d) && for e in hello site guestbook; do $(BIN)/ashlar build --check --dir $$d --file examples/$$e/ashlar.yaml || exit 1; done && rm -r $$d
 	go test -timeout 60m ./test -run TestStrategiesUnderKills -deploys 200
 	test -x $(BIN)/cosign || (cd tools/cosign && go build -ldflags "-s -w" -o $(BIN)/cosign github.com/sigstore/cosign/v3/cmd/cosign)
 	cd tools/cosign && go vet . && go test -count=1 -exec "unshare -n" .

@@ -30,6 +30,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Build:   buildRelease,
 		Export:  exportArtifact,
 		Seals:   openSeals,
+		Check:   checkBuild,
 		Doctor:  examine,
 		Log:     cli.LogParts{Key: notary.PublicKey, Remember: notary.Remember, Renew: renewLog},
 		Keys:    cli.KeyParts{New: keyfile.New, Use: keyfile.Use, Signer: keyfile.Signer, OfRole: keyfile.OfRole, Public: keyfile.Public, List: keyfile.List},

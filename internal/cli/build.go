@@ -31,13 +31,16 @@ func (b *buildFlags) add(cmd *cobra.Command) {
 func (p *program) buildCommand() *cobra.Command {
 	var flags buildFlags
 	var export string
-	var sign bool
+	var sign, check bool
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the artifacts of ashlar.yaml, without deploying them",
 		Long: "Builds an artifact of each component into the object store: reproducible, sealed, named by digest.\n" +
 			"External inputs come from ashlar.lock; what it names is kept, so a build works offline.\n" +
-			"With platforms: in ashlar.yaml, artifacts of all of them are built, and exported as one OCI index.",
+			"With platforms: in ashlar.yaml, artifacts of all of them are built, and exported as one OCI index.\n\n" +
+			"With --check everything is built twice more, without what was remembered, and with other directories, host\n" +
+			"names, users, time zones, umasks, locales, numbers of processors, and orders and times of the files. What\n" +
+			"differs is named by path and offset, and the exit status is 5.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			def, err := p.definition()
@@ -56,6 +59,9 @@ func (p *program) buildCommand() *cobra.Command {
 				return err
 			}
 			defer built.Unlock()
+			if check {
+				return p.reproduce(cmd.Context(), def, built)
+			}
 			if sign {
 				if _, err := p.sign(cmd.Context(), def.App, built, ring); err != nil {
 					return err
@@ -74,8 +80,12 @@ func (p *program) buildCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&check, "check", false, "build twice more under other circumstances, and compare")
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign what is built, as  ashlar deploy  does where there are keys, and have the server record it")
 	cmd.Flags().StringVar(&export, "export", "", "write each artifact as an OCI layout too: a directory, or a file that ends in .tar")
+	cmd.MarkFlagsMutuallyExclusive("check", "update")
+	cmd.MarkFlagsMutuallyExclusive("check", "sign")
+	cmd.MarkFlagsMutuallyExclusive("check", "export")
 	return cmd
 }
 

@@ -19,6 +19,7 @@ type Parts struct {
 	Version string
 	Build   func(ctx context.Context, q BuildRequest) (Built, error)
 	Export  func(ctx context.Context, q ExportRequest) error
+	Check   func(ctx context.Context, q CheckRequest) (CheckReport, error)
 	Seals   func(dir string) (Seals, error)
 	Doctor  func(ctx context.Context, q DoctorRequest) []api.Check
 	Serve   func(ctx context.Context, q ServeRequest) error

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/build"
+	"github.com/ashlar-infra/ashlar/internal/cli"
+	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/reproduce"
+)
+
+// checkBuild builds again and compares. The object store is shared with the build that
+// is compared, whose lock the caller holds.
+func checkBuild(ctx context.Context, q cli.CheckRequest) (report cli.CheckReport, err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return report, err
+	}
+	objects, err := object.Open(q.Dir)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, objects.Close()) }()
+	inputs, err := lockedInputs(filepath.Dir(q.File))
+	if err != nil {
+		return report, err
+	}
+	work := filepath.Join(q.Dir, "cache", "tmp")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return report, err
+	}
+	request := reproduce.Request{
+		Program: program, Args0: os.Args[0], Dir: work, State: q.Dir, File: q.File, Outside: q.Outside, Inputs: inputs,
+		Objects: objects, Built: map[string]reproduce.Made{}, Tell: q.Tell,
+	}
+	for _, c := range q.Built.Components {
+		request.Built[c.Name] = reproduce.Made{Artifact: c.Artifact, Seal: c.Seal}
+	}
+	r, err := reproduce.Run(ctx, request)
+	report.Varied, report.NotVaried = r.Varied, r.NotVaried
+	for _, c := range r.Components {
+		out := cli.CheckedComponent{Name: c.Name, Reproducible: c.Reproducible, Artifacts: c.Artifacts}
+		for _, d := range c.Differences {
+			out.Differences = append(out.Differences, cli.CheckDifference(d))
+		}
+		report.Components = append(report.Components, out)
+	}
+	return report, err
+}
+
+// lockedInputs are the packages that ashlar.lock names.
+func lockedInputs(dir string) ([]digest.Digest, error) {
+	lock, err := build.ReadLockFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []digest.Digest
+	for _, c := range lock.Components {
+		for _, d := range c.Debian {
+			for _, p := range d.Lock.Packages {
+				out = append(out, p.SHA256)
+			}
+		}
+	}
+	return out, nil
+}
