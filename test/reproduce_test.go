@@ -164,6 +164,10 @@ func TestSite(t *testing.T) {
 		}
 	}
 
+	a.ashlar("explain", "production/web:/usr/sbin/nginx").ok().says("/usr/sbin/nginx  in production/web, release 1", "from     package nginx ", "member   usr/sbin/nginx")
+	a.ashlar("explain", "production/web:/etc/nginx/nginx.conf", "--release", "2").ok().says("release 2", "a config file of the component")
+	a.ashlar("sbom", "production/web").ok().says("pkg:deb/debian/nginx@")
+
 	a.edit("www/index.html", "version v2", "version v1")
 	again := &app{host: &host{t: t, dir: t.TempDir()}, dir: filepath.Join(t.TempDir(), "elsewhere/site")}
 	if err := os.CopyFS(again.dir, os.DirFS(a.dir)); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -26,7 +27,7 @@ func checkBuild(ctx context.Context, q cli.CheckRequest) (report cli.CheckReport
 		return report, err
 	}
 	defer func() { err = errors.Join(err, objects.Close()) }()
-	inputs, err := lockedInputs(filepath.Dir(q.File))
+	inputs, images, err := locked(filepath.Dir(q.File))
 	if err != nil {
 		return report, err
 	}
@@ -35,7 +36,7 @@ func checkBuild(ctx context.Context, q cli.CheckRequest) (report cli.CheckReport
 		return report, err
 	}
 	request := reproduce.Request{
-		Program: program, Args0: os.Args[0], Dir: work, State: q.Dir, File: q.File, Outside: q.Outside, Inputs: inputs,
+		Program: program, Args0: os.Args[0], Dir: work, State: q.Dir, File: q.File, Outside: append(q.Outside, images...), Inputs: inputs,
 		Objects: objects, Built: map[string]reproduce.Made{}, Tell: q.Tell,
 	}
 	for _, c := range q.Built.Components {
@@ -53,19 +54,24 @@ func checkBuild(ctx context.Context, q cli.CheckRequest) (report cli.CheckReport
 	return report, err
 }
 
-// lockedInputs are the packages that ashlar.lock names.
-func lockedInputs(dir string) ([]digest.Digest, error) {
+// locked are the packages that ashlar.lock names, and the images that are not below the
+// definition's directory but have a path relative to it.
+func locked(dir string) (packages []digest.Digest, images []string, err error) {
 	lock, err := build.ReadLockFile(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []digest.Digest
 	for _, c := range lock.Components {
 		for _, d := range c.Debian {
 			for _, p := range d.Lock.Packages {
-				out = append(out, p.SHA256)
+				packages = append(packages, p.SHA256)
+			}
+		}
+		for _, i := range c.Images {
+			if path := filepath.Clean(i.Path); strings.HasPrefix(path, "../") {
+				images = append(images, path)
 			}
 		}
 	}
-	return out, nil
+	return packages, images, nil
 }

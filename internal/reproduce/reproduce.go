@@ -32,7 +32,7 @@ type Request struct {
 	Dir     string   // where to work; what is made there is removed
 	State   string   // state directory, which is not copied if it is below the definition's
 	File    string   // ashlar.yaml
-	Outside []string // files that the build reads outside of its directory, relative to it
+	Outside []string // files and directories that the build reads outside of its directory, relative to it
 	Inputs  []digest.Digest
 	Objects *object.Store         // that has the inputs, and what was built
 	Built   map[string]Made       // by component: the build that is compared
@@ -75,18 +75,20 @@ func Run(ctx context.Context, q Request) (Report, error) {
 		return Report{}, fault.New(fault.Unavailable, "there is no place to build in: %w", err)
 	}
 	defer os.RemoveAll(work) //nolint:errcheck // it is below the caches
-	var twins []twin
-	report := Report{}
-	for i, c := range circumstances() {
-		q.Tell(fmt.Sprintf("build %d of 2: %s", i+1, c))
-		t := twin{q: q, c: c, work: filepath.Join(work, c.place)}
+	var twins []*twin
+	for _, c := range circumstances() {
+		t := &twin{q: q, c: c, work: filepath.Join(work, c.place)}
 		if err := t.prepare(); err != nil {
 			return Report{}, err
 		}
+		twins = append(twins, t)
+	}
+	report := Report{}
+	for i, t := range twins {
+		q.Tell(fmt.Sprintf("build %d of 2: %s", i+1, t.c))
 		if err := t.build(ctx); err != nil {
 			return Report{}, err
 		}
-		twins = append(twins, t)
 		report.NotVaried = t.not
 	}
 	report.Varied = varied(report.NotVaried)
@@ -101,7 +103,7 @@ func Run(ctx context.Context, q Request) (Report, error) {
 }
 
 // compare holds the builds of one component against each other, each with the one before.
-func compare(q Request, name string, twins []twin) (c Component, err error) {
+func compare(q Request, name string, twins []*twin) (c Component, err error) {
 	before, objects := q.Built[name], q.Objects
 	c = Component{Name: name, Reproducible: true, Artifacts: []digest.Digest{before.Artifact}}
 	for _, t := range twins {

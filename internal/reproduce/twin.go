@@ -48,25 +48,30 @@ func (t *twin) prepare() error {
 	}
 	source := filepath.Join(t.work, "source")
 	t.home = filepath.Join(source, filepath.FromSlash(above))
-	names, err := t.list(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := t.copy(filepath.Join(dir, name), filepath.Join(t.home, name)); err != nil {
-			return err
-		}
-	}
-	for _, name := range t.q.Outside {
-		if err := t.copy(filepath.Join(dir, name), filepath.Join(t.home, name)); err != nil {
+	for _, name := range append([]string{"."}, t.q.Outside...) {
+		if err := t.copyAll(filepath.Join(dir, name), filepath.Join(t.home, name)); err != nil {
 			return err
 		}
 	}
 	return t.inputs()
 }
 
-// list gives everything below the definition's directory that is no directory, but what
-// is Git's and the program's own.
+// copyAll copies a file, or everything below a directory.
+func (t *twin) copyAll(from, to string) error {
+	names, err := t.list(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := t.copy(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list gives everything below a directory that is no directory, but what is Git's and
+// the program's own; of a file, itself.
 func (t *twin) list(dir string) ([]string, error) {
 	var names []string
 	own, err := filepath.Abs(t.q.State)
