@@ -55,6 +55,7 @@ func explained(s made, lower, t image.Tree, from []int) (ledger.Chapter, error) 
 		return ledger.Chapter{}, fault.New(fault.Invalid, "/%s is unexplained: its source does not say where it is from", t.Entries[0].Path)
 	}
 	line := s.explain(w)
+	w.Grow(len(t.Entries))
 	for i, e := range t.Entries {
 		n := i
 		if from != nil {

@@ -126,12 +126,17 @@ func (l Line) append(b []byte) []byte {
 func appendText(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
+	from := 0 // what is before it is written
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
+		c := s[i]
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, s[from:i]...)
+		from = i + 1
+		switch {
 		case c >= 0x20:
-			b = append(b, c)
+			b = append(b, '\\', c)
 		case c == '\b':
 			b = append(b, `\b`...)
 		case c == '\t':
@@ -146,6 +151,7 @@ func appendText(b []byte, s string) []byte {
 			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
 	}
+	b = append(b, s[from:]...)
 	return append(b, '"')
 }
 

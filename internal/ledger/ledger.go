@@ -146,6 +146,9 @@ func NewWriter(source string) *Writer {
 	return &Writer{chapter: Chapter{Schema: ChapterSchema, Source: source, Lines: []Line{}, Origins: []Origin{}}, index: map[key]int{}}
 }
 
+// Grow makes room for n lines.
+func (w *Writer) Grow(n int) { w.chapter.Lines = slices.Grow(w.chapter.Lines, n) }
+
 // Origin gives the index of an origin, which it adds if it is new.
 func (w *Writer) Origin(o Origin) int {
 	k := key{o.Kind, o.Name, o.Version, o.Digest}
