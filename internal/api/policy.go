@@ -109,7 +109,7 @@ func (s *Server) setPolicy(ctx context.Context, r request) (Policy, error) {
 	}
 	out.Changed, err = s.Policies.SetPolicy(ctx, key, document, e)
 	if state, _, known := s.Store.State(ctx, key); known == nil && state.App != "" {
-		s.Engine.Wake(key) // a rollout in flight is judged by it at once
+		s.Engine.Judge(key) // a rollout in flight is judged by it at once
 	}
 	return out, err
 }

@@ -165,6 +165,9 @@ func (p *program) standing(s api.Status) []string {
 		if c.BreakGlass != "" {
 			lines = append(lines, p.out.paint(red, "the glass was broken by "+c.BreakGlass))
 		}
+		if st := s.State.Standing; st != nil && st.Release == c.Release {
+			lines = append(lines, p.out.paint(red, "the policy would not let it come back: "+st.Why))
+		}
 		return lines
 	}
 }

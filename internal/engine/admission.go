@@ -52,3 +52,25 @@ func (e *Engine) admit(ctx context.Context, now time.Time, key Key, q *rollout.R
 	return fault.New(fault.Refused, "the policy of %s does not admit release %d", key.Env, q.To.Number).At(key.String()).Detail(a.Details...).
 		Mend("see what is known and what would change it:  ashlar policy test %s %d", key.Env, q.To.Number)
 }
+
+// Judge has an environment judged anew soon: its policy was replaced.
+func (e *Engine) Judge(key Key) {
+	e.Wake(key)
+	e.rehearseSoon(key)
+}
+
+// stand finds out what the policy has against the release that is live, by its rules for
+// rollbacks, and records a change of that. One for which the glass was broken is known to
+// be there in spite of it.
+func (e *Engine) stand(ctx context.Context, now time.Time, key Key) error {
+	state, _, err := e.Store.State(ctx, key)
+	c := state.Current
+	if err != nil || e.Admitter == nil || c == nil || len(c.Components) == 0 || c.BreakGlass != "" {
+		return err
+	}
+	a := e.admission(ctx, now, &rollout.Plea{Key: key, Release: c.Release, Number: c.Number, Kind: rollout.KindRollback, Actor: Actor})
+	return e.change(ctx, now, Actor, key, func(s rollout.State) (rollout.State, []rollout.Event, error) {
+		next, events := s.Stand(now, *a)
+		return next, events, nil
+	})
+}

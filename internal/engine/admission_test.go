@@ -142,3 +142,45 @@ func TestAdmissionOfTheWayBack(t *testing.T) {
 		t.Errorf("after it release %d serves, %+v", s.Current.Number, s.LastResult)
 	}
 }
+
+// What is live goes on when the policy turns against it, which is in the record once, and
+// once more when it has nothing against it any more.
+func TestStanding(t *testing.T) {
+	o := &opinion{says: yes()}
+	e := newWorld().engine(o.judges)
+	live(t, e, "1")
+	stand := func() *rollout.Standing {
+		t.Helper()
+		if err := e.Stand(t.Context(), midnight, key); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, e)
+		s := state(t, e)
+		if s.Current == nil || s.Current.Number != 1 || len(s.Instances) == 0 || s.Rollout != nil {
+			t.Fatalf("it does not go on: %+v", s)
+		}
+		return s.Standing
+	}
+	if s := stand(); s != nil {
+		t.Errorf("%+v", s)
+	}
+	o.says = no()
+	stand()
+	if s := stand(); s == nil || s.Why != "signed: nobody signed it" {
+		t.Errorf("%+v", s)
+	}
+	o.err = errors.New("no answer")
+	if s := stand(); s == nil {
+		t.Error("no answer is a yes")
+	}
+	o.says, o.err = yes(), nil
+	if s := stand(); s != nil {
+		t.Errorf("%+v", s)
+	}
+	if a, b := told(t, e, "release.disallowed"), told(t, e, "release.allowed"); len(a) != 1 || len(b) != 1 {
+		t.Errorf("%d and %d entries", len(a), len(b))
+	}
+	if p := o.asked[len(o.asked)-1]; p.Kind != rollout.KindRollback {
+		t.Errorf("it is asked as %s", p.Kind)
+	}
+}

@@ -23,3 +23,8 @@ func (e *Engine) Put(ctx context.Context, now time.Time, key Key, s rollout.Stat
 	_, err := e.Store.Commit(ctx, key, 0, s, entries(now, "dana", s, events))
 	return err
 }
+
+// Stand lets tests ask at once what is found out now and then.
+func (e *Engine) Stand(ctx context.Context, now time.Time, key Key) error {
+	return e.stand(ctx, now, key)
+}

@@ -154,6 +154,9 @@ func (e *Engine) rehearsals(ctx context.Context, now func() time.Time) {
 		e.mu.Unlock()
 		for key := range due {
 			_, kept, err := e.tryOut(ctx, now(), key)
+			if err == nil && kept {
+				err = e.stand(ctx, now(), key)
+			}
 			if err != nil && ctx.Err() == nil {
 				e.Log.Warn("whether a rollback would work could not be found out", "env", key.String(), "err", err)
 			}

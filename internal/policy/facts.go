@@ -37,7 +37,7 @@ type Release struct {
 	Statements      []Statement     `json:"statements"`  // about the release document, that are believed
 	Approvals       []Approval      `json:"approvals"`   // for this environment, that are believed
 	Stays           []Stay          `json:"stays"`       // where it is or was live, oldest first
-	Ledger          bool            `json:"ledger"`      // every byte of every component is explained
+	Ledger          bool            `json:"ledger"`      // every component has a byte ledger, and the packages of all are known
 	Disbelieved     []string        `json:"disbelieved"` // statements that were found and not believed, with the reason
 	Vulnerabilities Vulnerabilities `json:"vulnerabilities"`
 }
@@ -59,7 +59,7 @@ type Statement struct {
 	Key   string            `json:"key"`   // SHA-256 of the public key, hex
 	Log   string            `json:"log"`   // record that proves it; empty: none
 	Index int               `json:"index"` // place there; -1: none
-	Says  map[string]string `json:"says"`  // what it says, where that is short: builder (provenance), result (test-result), digest (rebuild)
+	Says  map[string]string `json:"says"`  // what it says, where that is short: builder and buildType (provenance), result (test-result)
 }
 
 // Approval is an approver's word that the release may go to the environment.

@@ -144,3 +144,30 @@ func (d *decider) admit(q *Request) bool {
 	q.Admission = a
 	return true
 }
+
+// Standing is what the policy has against the release that is live: it would not let it
+// come back. It goes on all the same.
+type Standing struct {
+	Release digest.Digest `json:"release"`
+	Policy  digest.Digest `json:"policy"`
+	Why     string        `json:"why"`
+	Since   time.Time     `json:"since"`
+}
+
+// Stand remembers what the policy says of the release that is live, where that changes.
+func (s State) Stand(now time.Time, a Admission) (State, []Event) {
+	was := s.Standing
+	switch {
+	case s.Current == nil || s.Current.Release != a.Release || a.Error != "":
+		return s, nil
+	case a.Admitted && was == nil, !a.Admitted && was != nil && was.Release == a.Release && was.Policy == a.Policy:
+		return s, nil
+	}
+	s = s.clone()
+	if a.Admitted {
+		s.Standing = nil
+		return s, []Event{{Kind: "release.allowed", Release: a.Release, Reason: "the policy has nothing against it any more", Data: a.Data}}
+	}
+	s.Standing = &Standing{Release: a.Release, Policy: a.Policy, Why: a.Why, Since: now.UTC()}
+	return s, []Event{{Kind: "release.disallowed", Release: a.Release, Reason: a.Why + "; it goes on", Data: a.Data}}
+}

@@ -30,6 +30,7 @@ type State struct {
 	Jobs       map[string]Job                `json:"jobs,omitempty"`       // by component of kind job
 	Data       map[string]int                `json:"data,omitempty"`       // by data schema: the version that the data has, or may have
 	Least      map[string]int                `json:"least,omitempty"`      // by data schema: the lowest that it may have instead, where that is not certain
+	Standing   *Standing                     `json:"standing,omitempty"`   // what the policy has against the release that is live; nil: nothing
 	Readiness  *Readiness                    `json:"readiness,omitempty"`  // whether a rollback would work, as last rehearsed
 }
 
