@@ -258,6 +258,9 @@ func (t imageTool) build(ctx context.Context, j imageJob) error {
 	args := []string{"build", "--quiet", "--iidfile", id, "--file", filepath.Join(j.dir, j.src.File), "--platform", "linux/" + j.arch}
 	if t.name != "docker" {
 		args = append(args, "--timestamp", "0", "--layers")
+		if j.arch != runtime.GOARCH { // buildah takes layers of another architecture from its cache
+			args = append(args, "--no-cache")
+		}
 	}
 	if j.src.Target != "" {
 		args = append(args, "--target", j.src.Target)
