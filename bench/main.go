@@ -27,7 +27,7 @@ type options struct {
 	n      int    // rounds
 	rate   int    // requests per second during a change
 	output string // text or json
-	only   string // proxies, or empty: everything
+	only   string // proxies, closure, or empty: everything but closure
 }
 
 func main() {
@@ -61,7 +61,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.n, "n", 9, "rounds, 1 to 50")
 	f.IntVar(&o.rate, "rate", 300, "requests per second during a change, 50 to 5000")
 	f.StringVar(&o.output, "output", "text", "text or json")
-	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx, and nothing else")
+	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx; closure: a Debian closure beside mmdebstrap and buildah")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -70,8 +70,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("%d rounds at %d requests per second are out of bounds", o.n, o.rate)
 	case o.output != "text" && o.output != "json":
 		return o, fmt.Errorf("output %q is not text or json", o.output)
-	case o.only != "" && o.only != "proxies":
-		return o, fmt.Errorf("only %q is not proxies", o.only)
+	case o.only != "" && o.only != "proxies" && o.only != "closure":
+		return o, fmt.Errorf("only %q is neither proxies nor closure", o.only)
 	case os.Getuid() != 0:
 		return o, errors.New("measuring needs root")
 	}
@@ -89,6 +89,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	say := func(format string, args ...any) { fmt.Fprintf(stderr, "bench: "+format+"\n", args...) }
 	r := newReport(ctx, o, dir)
+	if o.only == "closure" {
+		return closures(ctx, o, dir, r, stdout, say)
+	}
 	if o.only == "proxies" {
 		return r.printProxies(ctx, o, dir, stdout, say)
 	}

@@ -198,4 +198,11 @@ func TestOtherImageThere(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "for linux/arm64") {
 		t.Errorf("got %v", err)
 	}
+	if _, err := take(t, store, i.archive()); err != nil { // now it is on hand
+		t.Fatal(err)
+	}
+	_, err = Unpack(t.Context(), store, Request{Digest: i.name(), Arch: "arm64"})
+	if err == nil || !strings.Contains(err.Error(), "is for \"linux/amd64\", not for linux/arm64") {
+		t.Errorf("got %v", err)
+	}
 }
