@@ -17,6 +17,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/build"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 )
 
 // remover is a program that deletes, for images that have no shell.
@@ -147,6 +148,7 @@ environments:
 	if _, ok := root(t, p, first.Tree).Lookup("nothing"); ok {
 		t.Error("the wrong stage was taken")
 	}
+	wantOrigin(t, p, "built by podman version ", "not shown to be reproducible")
 	p.events.made()
 	if again := spec(p.mustRelease()); again.Artifact != first.Artifact || len(p.events.made()) > 0 {
 		t.Error("the same inputs were built again")
@@ -181,6 +183,32 @@ environments:
 	t.Setenv("PATH", t.TempDir())
 	_, err = p.release()
 	wantFault(t, err, fault.Unavailable, "no program is installed that builds Dockerfiles", "apt-get install podman")
+}
+
+// wantOrigin checks what the ledger of the only component says of its image.
+func wantOrigin(t *testing.T, p *project, parts ...string) {
+	t.Helper()
+	def, err := p.define()
+	if err != nil {
+		t.Fatal(err)
+	}
+	art, err := build.Component(t.Context(), p.b, def.Components[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := ledger.Read(p.b.Objects, art.Ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputs := book.Inputs()
+	if len(inputs) != 1 || inputs[0].Kind != ledger.KindImage {
+		t.Fatalf("inputs: %+v", inputs)
+	}
+	for _, part := range parts {
+		if !strings.Contains(inputs[0].Text, part) {
+			t.Errorf("the ledger says %q, not %q", inputs[0].Text, part)
+		}
+	}
 }
 
 func describe(e image.Entry) string {

@@ -318,6 +318,9 @@ func originRows(o origin) [][]string {
 	case ledger.KindImage:
 		rows = append(rows, []string{"  member", o.Member}, []string{"  image", string(o.Digest)},
 			[]string{"  opaque", "what the image is made of is not known here"})
+		if o.Text != "" {
+			rows = append(rows, []string{"  made", o.Text})
+		}
 	case ledger.KindGo:
 		rows = append(rows, []string{"  module", o.Go.Module}, []string{"  compiled", "with " + strings.Join(o.Go.Flags, " ")},
 			[]string{"  made of", count(len(o.Go.Files), "source file") + " and " + count(len(o.Go.Modules), "module") + " beside the standard library"})

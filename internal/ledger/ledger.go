@@ -93,7 +93,7 @@ type Origin struct {
 	SourceVersion string        `json:"sourceVersion,omitempty"` // likewise
 	Date          string        `json:"date,omitempty"`          // of an archive's InRelease, RFC 3339
 	Signer        string        `json:"signer,omitempty"`        // of it: fingerprint of the key, upper-case hex
-	Text          string        `json:"text,omitempty"`          // of a rule: what it does and why
+	Text          string        `json:"text,omitempty"`          // of a rule: what it does and why; of an image: how it was made, if that is known
 	Go            *Program      `json:"go,omitempty"`            // of a program
 }
 

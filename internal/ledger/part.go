@@ -46,6 +46,9 @@ func (b *Book) parts() []part {
 			p.name, p.note = "files", "copied from the definition's directory"
 		case KindImage:
 			p.note = "opaque: what it is made of is not known here"
+			if o.Text != "" {
+				p.note += "; " + o.Text
+			}
 			p.purl = ociURL(o.Name, o.Digest, b.Ledger.Arch)
 		}
 		out = append(out, p)

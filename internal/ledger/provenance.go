@@ -48,6 +48,7 @@ type resource struct {
 	Content []byte            `json:"content,omitempty"` // base64 in JSON
 	Place   string            `json:"downloadLocation,omitempty"`
 	Media   string            `json:"mediaType,omitempty"`
+	Notes   map[string]string `json:"annotations,omitempty"`
 }
 
 type runDetails struct {
@@ -104,7 +105,11 @@ func (c Chapter) dependencies(t image.Tree, arch string) []resource {
 		case KindArchive:
 			out = append(out, resource{URI: strings.TrimRight(o.Place, "/") + "/dists/" + o.Name + "/InRelease", Digest: sha256Set(o.Digest)})
 		case KindImage:
-			out = append(out, resource{URI: ociURL(o.Name, o.Digest, arch), Name: o.Name, Digest: sha256Set(o.Digest)})
+			r := resource{URI: ociURL(o.Name, o.Digest, arch), Name: o.Name, Digest: sha256Set(o.Digest)}
+			if o.Text != "" {
+				r.Notes = map[string]string{"made": o.Text}
+			}
+			out = append(out, r)
 		case KindGo:
 			out = append(out, o.Go.dependencies(o.Version)...)
 		}
