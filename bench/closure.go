@@ -45,7 +45,7 @@ func closures(ctx context.Context, o options, dir string, r *report, w io.Writer
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	defer func() { _ = exec.Command("umount", "-l", c.path("storage/root/overlay")).Run() }() // buildah leaves it mounted
+	defer func() { _ = exec.Command("umount", "-l", c.path("storage/graph/overlay")).Run() }() // buildah leaves it mounted
 	ways := c.ways()
 	before := first("/proc/loadavg")
 	for round := range o.n {
@@ -140,7 +140,7 @@ func (c closureBench) prepare() error {
 		return errors.New("install dpkg-dev, and mmdebstrap and buildah to measure them too")
 	}
 	c.say("fetching redis-server and its closure")
-	storage := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", c.path("storage/root"), c.path("storage/run"))
+	storage := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", c.path("storage/graph"), c.path("storage/run"))
 	err := errors.Join(
 		os.MkdirAll(c.path("source"), 0o755),
 		os.WriteFile(c.path("source/ashlar.yaml"), []byte(closureDefinition), 0o644),

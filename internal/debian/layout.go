@@ -58,6 +58,8 @@ func unpackMany(ctx context.Context, store *object.Store, batch *object.Batch, l
 	slices.SortStableFunc(order, func(a, b int) int { return int(lock.Packages[b].Size - lock.Packages[a].Size) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
+	var settling errgroup.Group // one at a time: the disk writes while the processors decode
+	settling.SetLimit(1)
 	var mu sync.Mutex
 	done := 0
 	for _, i := range order {
@@ -71,6 +73,7 @@ func unpackMany(ctx context.Context, store *object.Store, batch *object.Batch, l
 				return err
 			}
 			out[i] = u
+			settling.TryGo(batch.Settle)
 			mu.Lock()
 			defer mu.Unlock()
 			done++
@@ -78,7 +81,7 @@ func unpackMany(ctx context.Context, store *object.Store, batch *object.Batch, l
 			return nil
 		})
 	}
-	return g.Wait()
+	return errors.Join(g.Wait(), settling.Wait())
 }
 
 func unpackOne(store *object.Store, batch *object.Batch, p LockedPackage) (u *unpacked, err error) {
