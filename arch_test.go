@@ -87,6 +87,7 @@ var packages = map[string]pkg{
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
 	"internal/keyfile":    {adapter, "fault trust", "", "private keys in files; what they sign is a value of trust"},
 	"internal/referrer":   {adapter, "fault image object trust", "", "statements in the content store, beside what they are about"},
+	"internal/rebuild":    {adapter, "fault", "", "a tar of inputs, written and read; the build is the ordinary one"},
 	"internal/trustroot":  {adapter, "fault trust", "", "the trust root of a state directory: a file, and the memory of what it was"},
 	"internal/admission":  {adapter, "fault ledger osv policy record release rollout trust", "", "facts come from functions that are passed in, and the judge is another process"},
 	"internal/notary":     {adapter, "fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
@@ -98,7 +99,7 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim policy", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "fault image ledger release rollout record proof engine object referrer seal build reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "fault image ledger release rollout record proof engine object rebuild referrer seal build reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

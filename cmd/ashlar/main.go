@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Judge:      judgeOnce,
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
 		Proof:      cli.ProofParts{Collect: collectProof, Seal: sealOf, Live: verifyLive},
+		Rebuild:    cli.RebuildParts{Export: exportInputs, Rebuild: rebuildInputs},
 		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)

@@ -30,6 +30,7 @@ type Parts struct {
 	Statements StatementParts
 	Registry   RegistryParts
 	Proof      ProofParts
+	Rebuild    RebuildParts
 	Judge      func(ctx context.Context, q policy.Question) (policy.Answer, error) // without a server
 }
 

@@ -95,7 +95,7 @@ func (p *program) root() *cobra.Command {
 		p.rolloutCommand(), p.promoteCommand(), p.quarantineCommand(), p.downCommand(), p.secretCommand())
 	p.group(root, "look", p.statusCommand(), p.whyCommand(), p.historyCommand(), p.logsCommand(), p.logCommand(), p.explainCommand(),
 		p.sbomCommand(), p.provenanceCommand(), p.sealCommand())
-	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand(), p.policyCommand(), p.approveCommand())
+	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.rebuildCommand(), p.exportCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand(), p.policyCommand(), p.approveCommand())
 	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.registryCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
 	p.group(root, "app", p.pushCommand(), p.pullCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand())

@@ -24,7 +24,7 @@ func (p *program) statementCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(p.statementSignCommand(), p.statementVerifyCommand())
+	cmd.AddCommand(p.statementSignCommand(), p.statementVerifyCommand(), p.statementAttachCommand())
 	return cmd
 }
 

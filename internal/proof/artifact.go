@@ -12,6 +12,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
+	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
@@ -197,21 +198,28 @@ func (w *work) about(d digest.Digest) {
 	if w.releases[d] == nil {
 		return // said already
 	}
-	for _, kind := range []string{Approval, Summary} {
+	for _, kind := range []string{Signature, Approval, Summary} {
 		w.statement(kind, short(d), d)
 	}
 	w.admission(d)
 }
 
-// admission finds the policy's verdict in the record.
+// admission finds the policy's last verdict in the record.
 func (w *work) admission(d digest.Digest) {
+	last := record.Entry{Index: -1}
 	for _, e := range w.entries {
-		if strings.HasPrefix(e.Kind, "admission.") && e.Release == d && e.App == w.p.App && e.Env == w.p.Env {
-			w.done(Admission, short(d), "%s in entry %d", e.Kind, e.Index)
-			return
+		if strings.HasPrefix(e.Kind, "admission.") && e.Release == d && e.App == w.p.App && e.Env == w.p.Env && e.Index > last.Index {
+			last = e
 		}
 	}
-	w.notDone(Admission, short(d), "the file has no verdict of a policy")
+	switch {
+	case last.Index < 0:
+		w.notDone(Admission, short(d), "the file has no verdict of a policy")
+	case last.Kind != "admission.admitted":
+		w.fail(Admission, short(d), "", "%s in entry %d: %s", last.Kind, last.Index, clip(last.Reason))
+	default:
+		w.done(Admission, short(d), "admitted in entry %d by the policy %s: %s", last.Index, short(digest.Digest(last.Data["policy"])), clip(last.Reason))
+	}
 }
 
 // statement checks what is said of one kind, and gives the first that is believed.

@@ -127,6 +127,13 @@ func TestMutations(t *testing.T) {
 		"an SPDX document by the right key that lists other files": {func(w *world, p *Proof) { w.restate(p, "spdx") }, SPDX},
 		"a CycloneDX document that does":                           {func(w *world, p *Proof) { w.restate(p, "cyclonedx") }, CycloneDX},
 		"a provenance that names other inputs":                     {func(w *world, p *Proof) { w.restate(p, "provenance") }, Provenance},
+		"a release that nobody signed":                             {func(w *world, p *Proof) { delete(p.Statements, p.Current) }, Signature},
+		"a release that was admitted and then refused": {func(w *world, p *Proof) {
+			for _, kind := range []string{"admission.admitted", "admission.refused"} {
+				w.entry(record.Entry{Kind: kind, App: "shop", Env: "production", Release: p.Current, Data: map[string]string{"policy": string(p.Current)}})
+			}
+			w.close()
+		}, Admission},
 		"a signature of no record": {func(w *world, p *Proof) {
 			for i := range w.said {
 				b := w.said[i].bundle
@@ -161,6 +168,22 @@ func TestMutations(t *testing.T) {
 				t.Errorf("it was not refused by %s: %+v", c.check, lacking)
 			}
 		})
+	}
+}
+
+// The verdict of the environment's policy counts, not another's.
+func TestAdmission(t *testing.T) {
+	w := newWorld(t, 1, 3, 1)
+	w.entry(record.Entry{Kind: "admission.refused", App: "shop", Env: "production", Release: w.proof.Current})
+	w.entry(record.Entry{Kind: "admission.admitted", App: "shop", Env: "staging", Release: w.proof.Current})
+	w.close()
+	if got := result(w.verify(w.proof), Admission); got != Failed {
+		t.Errorf("refused here, admitted elsewhere: %s", got)
+	}
+	w.entry(record.Entry{Kind: "admission.admitted", App: "shop", Env: "production", Release: w.proof.Current})
+	w.close()
+	if got := result(w.verify(w.proof), Admission); got != Done {
+		t.Errorf("admitted: %s", got)
 	}
 }
 
@@ -242,7 +265,9 @@ func (w *world) again(p *Proof, change func(*release.Component)) {
 func (w *world) swap(p *Proof) {
 	var about []digest.Digest
 	for d := range p.Statements {
-		about = append(about, d)
+		if d != p.Current {
+			about = append(about, d)
+		}
 	}
 	p.Statements[about[0]], p.Statements[about[1]] = p.Statements[about[1]], p.Statements[about[0]]
 }

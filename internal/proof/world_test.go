@@ -136,7 +136,7 @@ func (w *world) lay(components, files int) {
 	w.must(err)
 	w.proof.Current = w.proof.Put(doc)
 	w.entry(record.Entry{Kind: "release.added", App: "shop", Release: w.proof.Current})
-	for _, d := range artifacts {
+	for _, d := range append(artifacts, w.proof.Current) {
 		w.say("signature", trust.RoleRelease, d, nil)
 	}
 	for _, c := range env.Components {

@@ -365,3 +365,53 @@ func TestSupport(t *testing.T) {
 		}
 	}
 }
+
+// What is mounted is compared with what was sealed as whoever runs in it sees it: a
+// changed byte, a mode, a file too many or too few is found and named.
+func TestVerifyMounted(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"usr/a": "a", "usr/b": "bb"} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("usr/a", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tree := scan(t, dir)
+	if m, err := VerifyMounted(t.Context(), dir, tree); err != nil || m.Files != 2 || m.Bytes != 3 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	file := func(name string) string { return filepath.Join(dir, name) }
+	for name, c := range map[string]struct{ do, undo func() error }{
+		"/usr/b":   {func() error { return os.WriteFile(file("usr/b"), []byte("bc"), 0o644) }, func() error { return os.WriteFile(file("usr/b"), []byte("bb"), 0o644) }},
+		"/usr/a":   {func() error { return os.Chmod(file("usr/a"), 0o755) }, func() error { return os.Chmod(file("usr/a"), 0o644) }},
+		"/usr":     {func() error { return os.Lchown(file("usr"), 7, 7) }, func() error { return os.Lchown(file("usr"), os.Getuid(), os.Getgid()) }},
+		"/usr/new": {func() error { return os.WriteFile(file("usr/new"), nil, 0o644) }, func() error { return os.Remove(file("usr/new")) }},
+		"/link": {func() error { return errors.Join(os.Remove(file("link")), os.Symlink("usr/b", file("link"))) },
+			func() error { return errors.Join(os.Remove(file("link")), os.Symlink("usr/a", file("link"))) }},
+	} {
+		if err := c.do(); err != nil {
+			t.Fatal(err)
+		}
+		m, err := VerifyMounted(t.Context(), dir, tree)
+		if err == nil || fault.Of(err).Kind != fault.Refused || len(m.Damage) != 1 || m.Damage[0].Path != name {
+			t.Errorf("%s: %+v, %v", name, m.Damage, err)
+		}
+		if err := c.undo(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(file("usr/a")); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := VerifyMounted(t.Context(), dir, tree); err == nil || len(m.Damage) != 1 || m.Damage[0].Path != "/usr/a" {
+		t.Errorf("one that is gone: %+v, %v", m, err)
+	}
+}

@@ -36,9 +36,15 @@ type world struct {
 	t        *testing.T
 	dir      string
 	registry string // host:port
+	outside  bool   // ashlar runs in the network of the host, cosign never does
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return makeWorld(t, false)
+}
+
+func makeWorld(t *testing.T, outside bool) *world {
 	t.Helper()
 	links, err := net.Interfaces()
 	if err != nil || len(links) != 1 {
@@ -59,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	server := &http.Server{Handler: registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))}
 	go server.Serve(l)                   //nolint:errcheck // it ends with the test
 	t.Cleanup(func() { server.Close() }) //nolint:errcheck // likewise
-	w := &world{t, dir, l.Addr().String()}
+	w := &world{t, dir, l.Addr().String(), outside}
 	w.serve()
 	for _, key := range []string{"root", "release", "builder"} {
 		w.ashlar("key", "new", key)
@@ -76,8 +82,11 @@ func (w *world) command(program string, args ...string) *exec.Cmd {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(path, args...)
+	if w.outside && program == "ashlar" && args[0] != "registry" {
+		cmd = exec.Command("nsenter", append([]string{"--net=/proc/1/ns/net", path}, args...)...)
+	}
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "ASHLAR_DIR="+filepath.Join(w.dir, "s"), "ASHLAR_KEY_PASSPHRASE=secret", "COSIGN_PASSWORD=secret", "HOME="+w.dir)
+	cmd.Env = append(os.Environ(), "ASHLAR_DIR="+filepath.Join(w.dir, "s"), "ASHLAR_KEYS="+w.dir, "ASHLAR_KEY_PASSPHRASE=secret", "COSIGN_PASSWORD=secret", "HOME="+w.dir)
 	return cmd
 }
 
@@ -168,6 +177,12 @@ func (a artifact) MediaType() (types.MediaType, error) { return types.OCIManifes
 // attach pushes a bundle as a referrer of an image.
 func (w *world) attach(ref name.Digest, img v1.Image, bundle []byte) {
 	w.t.Helper()
+	w.attachRaw(ref, img, bundle, predicateType(w.t, bundle))
+}
+
+// attachRaw pushes what need not be a bundle any more.
+func (w *world) attachRaw(ref name.Digest, img v1.Image, bundle []byte, says string) {
+	w.t.Helper()
 	layer, config := static.NewLayer(bundle, bundleType), static.NewLayer([]byte("{}"), "application/vnd.oci.empty.v1+json")
 	for _, l := range []v1.Layer{layer, config} {
 		if err := remote.WriteLayer(ref.Context(), l); err != nil {
@@ -196,7 +211,7 @@ func (w *world) attach(ref name.Digest, img v1.Image, bundle []byte) {
 	raw, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": types.OCIManifestSchema1, "artifactType": bundleType,
 		"config": described(config), "layers": []descriptor{described(layer)}, "subject": descriptor{types.DockerManifestSchema2, subject, size},
-		"annotations": map[string]string{"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": predicateType(w.t, bundle)},
+		"annotations": map[string]string{"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": says},
 	})
 	if err != nil {
 		w.t.Fatal(err)
