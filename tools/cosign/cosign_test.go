@@ -36,7 +36,7 @@ type world struct {
 	t        *testing.T
 	dir      string
 	registry string // host:port
-	outside  bool   // ashlar runs in the network of the host, cosign never does
+	outside  bool   // ashlar runs in the network of who called the test, cosign never does
 }
 
 func newWorld(t *testing.T) *world {
@@ -83,7 +83,7 @@ func (w *world) command(program string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, args...)
 	if w.outside && program == "ashlar" && args[0] != "registry" {
-		cmd = exec.Command("nsenter", append([]string{"--net=/proc/1/ns/net", path}, args...)...)
+		cmd = exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", os.Getppid()), path}, args...)...)
 	}
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), "ASHLAR_DIR="+filepath.Join(w.dir, "s"), "ASHLAR_KEYS="+w.dir, "ASHLAR_KEY_PASSPHRASE=secret", "COSIGN_PASSWORD=secret", "HOME="+w.dir)
