@@ -180,6 +180,22 @@ func TestRegistry(t *testing.T) {
 		d.ashlar("pull", d.address+"/mirror/web:stable", "--dir", other).failed(6)
 	})
 
+	t.Run("build", func(t *testing.T) {
+		place, other := t.TempDir(), t.TempDir()
+		yaml := filepath.Join(place, "ashlar.yaml")
+		text := "app: on\ncomponents:\n  web:\n    build:\n      - image: {path: \"docker://" + d.address + "/mirror/web:stable\"}\nenvironments:\n  production: {}\n"
+		if err := os.WriteFile(yaml, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.ashlar("build", "--file", yaml, "--dir", other).failed(6)
+		d.remote("build", "--file", yaml, "--dir", other).ok()
+		if lock, err := os.ReadFile(filepath.Join(place, "ashlar.lock")); err != nil || !strings.Contains(string(lock), artifact) {
+			t.Errorf("the lock does not name %s (%v):\n%s", artifact, err, lock)
+		}
+		d.ashlar("build", "--file", yaml, "--dir", other, "--locked").ok().says("unchanged")
+		d.remote("build", "--file", yaml, "--dir", t.TempDir(), "--locked").ok()
+	})
+
 	// What is tagged outlives the collection of garbage.
 	a.ashlar("gc").ok()
 	for _, name := range []string{"demo/web:1", "copied/web:1", "mirror/web:stable"} {

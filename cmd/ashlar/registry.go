@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ashlar-infra/ashlar/internal/build"
 	"github.com/ashlar-infra/ashlar/internal/cli"
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/object"
@@ -204,7 +205,7 @@ func pullImage(ctx context.Context, q cli.PullRequest) (cli.Pulled, error) {
 	if err != nil {
 		return cli.Pulled{}, err
 	}
-	f, err := registry.Fetch(ctx, objects, q.From, q.Arch, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
+	f, err := registry.Fetch(ctx, objects, q.From, q.Arch, false, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
 	if err == nil {
 		err = registry.FetchStatements(ctx, objects, &f)
 	}
@@ -212,4 +213,12 @@ func pullImage(ctx context.Context, q cli.PullRequest) (cli.Pulled, error) {
 		Reference: f.Reference, Repository: f.Repository, Manifest: f.Manifest, Layers: len(f.Layers),
 		Statements: f.Statements, Others: f.Others, Bytes: f.Bytes,
 	}, errors.Join(err, objects.Close())
+}
+
+// puller is build.Puller: what a build takes in is kept by the build.
+func puller(objects *object.Store) build.Puller {
+	return func(ctx context.Context, reference, arch string) (named, manifest digest.Digest, err error) {
+		f, err := registry.Fetch(ctx, objects, reference, arch, true, func(registry.Moved) {})
+		return f.Named, f.Manifest, err
+	}
 }

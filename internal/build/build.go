@@ -57,6 +57,7 @@ type Builder struct {
 	GoTool   string                            // Go command; default "go"
 	Arch     string                            // GOARCH of the artifacts; default the host's
 	Fetcher  debian.Fetcher                    // default HTTP
+	Pull     Puller                            // of images in registries
 	Apt      fs.FS                             // default the host's /etc/apt
 	ReadFile func(name string) ([]byte, error) // keyrings, by absolute path; default os.ReadFile
 	Now      func() time.Time                  // for the validity of signatures and the age of files; default time.Now

@@ -58,14 +58,14 @@ func (b *Builder) imageRequest(src *definition.ImageSource) oci.Request {
 	return oci.Request{Path: path, Tag: src.Tag, Digest: digest.Digest(src.Digest), Arch: b.arch()}
 }
 
-func (b *Builder) lockImage(old *LockFile, entry *ComponentLock, component string, src *definition.ImageSource) error {
+func (b *Builder) lockImage(ctx context.Context, old *LockFile, entry *ComponentLock, component string, src *definition.ImageSource) error {
 	manifest := old.image(component, src, b.arch())
 	if manifest == "" || b.Update {
 		if b.Locked {
 			return notLocked("the image " + src.Path)
 		}
 		var err error
-		if manifest, err = oci.Find(b.imageRequest(src)); err != nil {
+		if manifest, err = b.findImage(ctx, src); err != nil {
 			return err
 		}
 		b.tell(Event{Component: component, Step: StepLock, Done: true, Text: src.Path + ": " + manifest.String()})
@@ -83,6 +83,9 @@ func (c *component) imageSource(ctx context.Context, src *definition.ImageSource
 	step := c.step(StepUnpack)
 	q := c.imageRequest(src)
 	q.Digest = manifest
+	if err := c.havePulled(ctx, src, manifest); err != nil {
+		return made{}, err
+	}
 	img, err := oci.Unpack(ctx, c.Objects, q)
 	if err != nil {
 		return made{}, err

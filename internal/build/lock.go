@@ -60,7 +60,7 @@ func (b *Builder) lockSource(ctx context.Context, old *LockFile, entry *Componen
 		case src.Debian != nil:
 			err = one.lockDebian(ctx, old, entry, component, src.Debian)
 		case src.Image != nil:
-			err = one.lockImage(old, entry, component, src.Image)
+			err = one.lockImage(ctx, old, entry, component, src.Image)
 		case src.Docker != nil:
 			err = one.lockDockerfile(ctx, old, entry, component, src.Docker)
 		}

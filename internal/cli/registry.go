@@ -35,9 +35,9 @@ func (p *program) registryCommand() *cobra.Command {
 		Long: "Serves the object store of the state directory by the OCI distribution specification, in the\n" +
 			"foreground, until SIGTERM or Ctrl-C. The server need not run.\n\n" +
 			"Components of releases are repositories APP/COMPONENT; their tags are the numbers and digests of\n" +
-			"releases, and statements about them are their referrers. They cannot be pushed to or deleted. What is\n" +
-			"pushed under other names and tags stays while it is tagged or refers to something that stays; the rest\n" +
-			"goes with `ashlar gc` after a day.\n\n" +
+			"releases, and statements about them are their referrers. None of it can be changed or deleted here. What is\n" +
+			"pushed stays while it is tagged or refers to something that stays; the rest goes with `ashlar gc` after\n" +
+			"a day.\n\n" +
 			"Without users everybody on this machine may read and write, and only the loopback is listened on. Others\n" +
 			"are served with both users and TLS.",
 		Example: "  ashlar registry\n" +
@@ -60,7 +60,7 @@ func (p *program) registryCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&q.Listen, "listen", "127.0.0.1:5000", "address")
-	cmd.Flags().StringVar(&q.Users, "users", "", "file of users, as `ashlar registry user` writes it; it is read again when it changes")
+	cmd.Flags().StringVar(&q.Users, "users", "", "file of users, as written by  ashlar registry user ; it is read again when it changes")
 	cmd.Flags().StringVar(&q.Certificate, "tls-certificate", "", "file with the certificate and its chain, PEM; it is read again when it changes")
 	cmd.Flags().StringVar(&q.Key, "tls-key", "", "file with its key, PEM")
 	logFlags(cmd, &q.Log)

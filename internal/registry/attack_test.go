@@ -55,6 +55,7 @@ func TestAttacks(t *testing.T) {
 		"content type that is none":        {"PUT", put + "t", good, ";", 400, "MANIFEST_INVALID"},
 		"manifest and index at once":       {"PUT", put + "t", with(`"layers"`, `"manifests":[],"layers"`), image, 400, "MANIFEST_INVALID"},
 		"and index in capitals":            {"PUT", put + "t", with(`"layers"`, `"Manifests":[],"layers"`), image, 400, "MANIFEST_INVALID"},
+		"a config in capitals":             {"PUT", put + "t", with(`"config"`, `"Config"`), image, 400, "MANIFEST_INVALID"},
 		"layers twice":                     {"PUT", put + "t", with(`"layers"`, `"layers":[],"layers"`), image, 400, "MANIFEST_INVALID"},
 		"a descriptor's digest twice":      {"PUT", put + "t", with(`"digest":"`+layer, `"digest":"`+missing.String()+`","digest":"`+layer), image, 400, "MANIFEST_INVALID"},
 		"an escaped key twice":             {"PUT", put + "t", with(`"layers"`, `"l\u0061yers":[],"layers"`), image, 400, "MANIFEST_INVALID"},

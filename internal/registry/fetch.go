@@ -47,9 +47,10 @@ type Fetched struct {
 // Fetch brings an image from another registry into the object store, by tag or digest.
 // Of an index it takes the image for linux and that architecture (GOARCH). Everything is compared with its
 // digest and size, and appears only when it is. What is here already is not fetched
-// again. It stays as what is pushed does, in the repository HOST/NAME, under the
-// tag; garbage is not collected meanwhile.
-func Fetch(ctx context.Context, objects *object.Store, reference, arch string, tell func(Moved)) (Fetched, error) {
+// again. It stays as what is pushed does, in the repository HOST/NAME, under its tag; with
+// loose set without one, so that it goes after a day if nothing else keeps it. Garbage is
+// not collected meanwhile.
+func Fetch(ctx context.Context, objects *object.Store, reference, arch string, loose bool, tell func(Moved)) (Fetched, error) {
 	ref, err := ParseReference(reference)
 	if err != nil {
 		return Fetched{}, err
@@ -62,7 +63,7 @@ func Fetch(ctx context.Context, objects *object.Store, reference, arch string, t
 		return Fetched{}, err
 	}
 	defer unlock()
-	f := &fetcher{objects: objects, ref: ref, arch: arch, tell: tell, into: openRepository(objects, localName(ref.Context()))}
+	f := &fetcher{objects: objects, ref: ref, arch: arch, loose: loose, tell: tell, into: openRepository(objects, localName(ref.Context()))}
 	if f.puller, err = remote.NewPuller(options(ctx)...); err != nil {
 		return Fetched{}, failed("fetch", ref, err)
 	}
@@ -84,6 +85,7 @@ type fetcher struct {
 	puller  *remote.Puller
 	ref     name.Reference
 	arch    string
+	loose   bool
 	tell    func(Moved)
 	into    repository
 	got     atomic.Int64
@@ -122,7 +124,7 @@ func (f *fetcher) fetch(ctx context.Context) (Fetched, error) {
 	if err := f.blobs(ctx, batch, doc); err != nil {
 		return Fetched{}, err
 	}
-	if tag, ok := f.ref.(name.Tag); ok {
+	if tag, ok := f.ref.(name.Tag); ok && !f.loose {
 		if err := batch.SetRef(kindTags+f.into.id, tag.TagStr(), named); err != nil {
 			return Fetched{}, err
 		}

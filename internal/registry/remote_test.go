@@ -80,7 +80,7 @@ func TestThereAndBack(t *testing.T) {
 
 	away := newWorld(t)
 	for i := range 2 {
-		f, err := Fetch(t.Context(), away.objects, to, "amd64", quiet)
+		f, err := Fetch(t.Context(), away.objects, to, "amd64", false, quiet)
 		if err == nil {
 			err = FetchStatements(t.Context(), away.objects, &f)
 		}
@@ -128,7 +128,7 @@ func TestFallback(t *testing.T) {
 	}
 	other.want(http.StatusOK, "GET", "/v2/web/manifests/sha256-"+manifest.Encoded(), "")
 	away := newWorld(t)
-	f, err := Fetch(t.Context(), away.objects, to, "amd64", quiet)
+	f, err := Fetch(t.Context(), away.objects, to, "amd64", false, quiet)
 	if err == nil {
 		err = FetchStatements(t.Context(), away.objects, &f)
 	}
@@ -194,7 +194,7 @@ func TestHostileRegistry(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer objects.Close()
-			_, err = Fetch(t.Context(), objects, serve(c.change)+c.ref, "amd64", quiet)
+			_, err = Fetch(t.Context(), objects, serve(c.change)+c.ref, "amd64", false, quiet)
 			if err == nil || !strings.Contains(strings.Join(append([]string{err.Error()}, fault.Of(err).Details...), " "), c.says) {
 				t.Errorf("it is fetched, or refused for something else: %v", err)
 			}
@@ -208,7 +208,7 @@ func TestHostileRegistry(t *testing.T) {
 	}
 	// So it was what they did.
 	away := newWorld(t)
-	if _, err := Fetch(t.Context(), away.objects, serve(func(http.ResponseWriter, *http.Request) bool { return false })+"/web:t", "amd64", quiet); err != nil {
+	if _, err := Fetch(t.Context(), away.objects, serve(func(http.ResponseWriter, *http.Request) bool { return false })+"/web:t", "amd64", false, quiet); err != nil {
 		t.Error(err)
 	}
 }
@@ -230,7 +230,7 @@ func TestBrokenOff(t *testing.T) {
 	}))
 	defer s.Close()
 	away := newWorld(t)
-	if _, err := Fetch(t.Context(), away.objects, strings.TrimPrefix(s.URL, "http://")+"/web:t", "amd64", quiet); err != nil || asked.Load() != 2 {
+	if _, err := Fetch(t.Context(), away.objects, strings.TrimPrefix(s.URL, "http://")+"/web:t", "amd64", false, quiet); err != nil || asked.Load() != 2 {
 		t.Errorf("asked %d times: %v", asked.Load(), err)
 	}
 }
