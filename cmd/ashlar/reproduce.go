@@ -40,7 +40,7 @@ func checkBuild(ctx context.Context, q cli.CheckRequest) (report cli.CheckReport
 		Objects: objects, Built: map[string]reproduce.Made{}, Tell: q.Tell,
 	}
 	for _, c := range q.Built.Components {
-		request.Built[c.Name] = reproduce.Made{Artifact: c.Artifact, Seal: c.Seal}
+		request.Built[c.Name] = reproduce.Made{Artifact: c.Artifact, Seal: c.Seal, Index: c.Index}
 	}
 	r, err := reproduce.Run(ctx, request)
 	report.Varied, report.NotVaried = r.Varied, r.NotVaried

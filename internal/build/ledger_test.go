@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -136,9 +137,16 @@ func TestLedgerFromTheArchive(t *testing.T) {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}
-	p.replace("ashlar.yaml", "      - debian:", "      - files: {from: nginx.conf, to: /usr/share/extra.conf}\n      - debian:")
+	p.write("links/opt/nginx/kept", "x")
+	if err := errors.Join(os.MkdirAll(filepath.Join(p.dir, "links/usr/share"), 0o755), os.Symlink("../../opt/nginx", filepath.Join(p.dir, "links/usr/share/nginx"))); err != nil {
+		t.Fatal(err)
+	}
+	p.replace("ashlar.yaml", "      - debian:", "      - files: {from: \"links/**\", to: /}\n      - debian:")
 	turned := p.read("web")
 	checkDebian(t, p, turned)
+	if e, ok := turned.Lookup("opt/nginx/html/index.html"); !ok || turned.Member(e) != "usr/share/nginx/html/index.html" {
+		t.Errorf("a member that was moved by a link below: %+v", e)
+	}
 	if e, ok := turned.Lookup("usr/sbin/nginx"); !ok || turned.Origin(e).Name != "nginx" || turned.Member(e) != "usr/sbin/nginx" || e.Layer != 1 {
 		t.Errorf("nginx over files: %+v", e)
 	}

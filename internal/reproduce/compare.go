@@ -14,6 +14,9 @@ import (
 
 // differences names what is not the same in two artifacts.
 func differences(as *object.Store, a Made, bs *object.Store, b Made) ([]Difference, error) {
+	if a.Artifact == b.Artifact && a.Seal == b.Seal {
+		return []Difference{{What: []string{"the artifact for another platform: build there, or with  platforms:  of it alone"}, Offset: -1}}, nil
+	}
 	before, err := seal.Read(as, a.Seal)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,7 @@ type Request struct {
 type Made struct {
 	Artifact digest.Digest `json:"artifact"`
 	Seal     digest.Digest `json:"seal"`
+	Index    digest.Digest `json:"index,omitempty"` // of the artifacts for all platforms; empty: there is one alone
 }
 
 // Report is what came out.
