@@ -134,6 +134,12 @@ func TestMutations(t *testing.T) {
 			}
 			w.close()
 		}, Admission},
+		"an old release, shown as what runs": {func(w *world, p *Proof) {
+			old, name, spec := p.Current, p.Instances[0].Component, w.spec(p)
+			w.again(p, func(c *release.Component) { c.Spec.Env = map[string]string{"NEW": "1"} })
+			i := slices.IndexFunc(p.Instances, func(in Instance) bool { return in.Component == name })
+			p.Instances[i].Release, p.Instances[i].Spec = old, spec.Digest()
+		}, Ordered},
 		"a signature of no record": {func(w *world, p *Proof) {
 			for i := range w.said {
 				b := w.said[i].bundle
