@@ -37,7 +37,7 @@ type found struct {
 func Find(q Request) (digest.Digest, error) {
 	p, err := openPlace(q.Path)
 	if err != nil {
-		return "", err
+		return "", atPath(err, q.Path)
 	}
 	defer p.Close()
 	f, err := find(p, q)
@@ -57,6 +57,9 @@ func atPath(err error, path string) error {
 		return f
 	}
 	c := *f
+	if c.Fix == "" {
+		c.Fix = "take an image that is whole and sound: save it anew, or ask whoever made it"
+	}
 	return c.Detail("image:  " + path)
 }
 
