@@ -32,7 +32,7 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.accepted(example+": the signature", "verify", "--key", "release.pub", "--trusted-root", "trusted_root.json", ref.String())
-			w.refused(example+": the signature by another key", notInLog, "verify", "--key", "builder.pub", "--trusted-root", "trusted_root.json", ref.String())
+			w.refused(example+": the signature by another key", notInLog, "verify", "--key", "root.pub", "--trusted-root", "trusted_root.json", ref.String())
 			for _, kind := range []string{"slsaprovenance1", "spdxjson", "cyclonedx"} {
 				w.accepted(example+": "+kind, "verify-attestation", "--key", "builder.pub", "--trusted-root", "trusted_root.json", "--type", kind, ref.String())
 			}
