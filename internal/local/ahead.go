@@ -14,9 +14,15 @@ type ahead struct {
 	mu       sync.Mutex
 	blanks   []*blank             // born or on their way; the oldest first
 	prepared map[string]*prepared // by instance ID
-	until    time.Time
-	waiting  bool // somebody waits for until
+	until    time.Time            // what nobody uses until then goes, but for the reserve
+	tended   bool                 // tend runs
+	sooner   chan struct{}        // tells tend that something may be due sooner; capacity 1
 	closed   bool
+
+	started  int       // instances, since it was last calm
+	calm     time.Time // when it will have been calm for long enough; zero: it is
+	reserve  int       // blanks that lie ready for the next change
+	reserved time.Time // when the reserve goes
 }
 
 // Expect says that count instances will be asked for soon. What can be made before
@@ -28,10 +34,15 @@ func (p *Platform) Expect(count int) {
 	if p.ahead.closed || count <= 0 {
 		return
 	}
+	p.bearUpTo(count)
+	p.keepAhead()
+}
+
+// bearUpTo makes it count blanks that lie ready. The lock is held.
+func (p *Platform) bearUpTo(count int) {
 	for len(p.ahead.blanks) < min(count, mostAhead) {
 		p.ahead.blanks = append(p.ahead.blanks, p.bear())
 	}
-	p.keepAhead()
 }
 
 // keep puts one back that was taken for nothing.
@@ -40,7 +51,7 @@ func (p *Platform) keep(b *blank) {
 	defer p.ahead.mu.Unlock()
 	p.ahead.blanks = append(p.ahead.blanks, b)
 	if p.ahead.closed {
-		p.watches.Go(p.sendAway)
+		p.watches.Go(func() { p.sendAway(0) })
 		return
 	}
 	p.keepAhead()
@@ -49,35 +60,105 @@ func (p *Platform) keep(b *blank) {
 // keepAhead lets all of it wait, from now on. The lock is held.
 func (p *Platform) keepAhead() {
 	p.ahead.until = time.Now().Add(p.cfg.patience)
-	if !p.ahead.waiting {
-		p.ahead.waiting = true
-		p.watches.Go(p.sendAwayLater)
+	p.tendAhead()
+}
+
+// stirred says that so many instances were started, or that one was removed. Who
+// has just deployed is the likeliest to do so again, or to roll back: once it is calm,
+// as many blanks as were needed are born for that, and wait a good while.
+func (p *Platform) stirred(started int) {
+	if p.cfg.reserve <= 0 {
+		return
+	}
+	p.ahead.mu.Lock()
+	defer p.ahead.mu.Unlock()
+	if p.ahead.closed {
+		return
+	}
+	p.ahead.started += started
+	p.ahead.calm = time.Now().Add(calmAfter)
+	p.tendAhead()
+}
+
+// tendAhead sees to it that tend runs. The lock is held.
+func (p *Platform) tendAhead() {
+	if !p.ahead.tended {
+		p.ahead.tended = true
+		p.watches.Go(p.tend)
+	}
+	select {
+	case p.ahead.sooner <- struct{}{}:
+	default: // it knows
 	}
 }
 
-// sendAwayLater waits until nothing is expected any more.
-func (p *Platform) sendAwayLater() {
+// tend has what lies ready made when it is calm, and sends it away when its time is over.
+func (p *Platform) tend() {
 	for {
-		p.ahead.mu.Lock()
-		left := time.Until(p.ahead.until)
-		p.ahead.waiting = left > 0
-		p.ahead.mu.Unlock()
-		if left <= 0 {
-			p.sendAway()
+		left, more := p.tendOnce(time.Now())
+		if !more {
 			return
 		}
 		select {
 		case <-time.After(left):
+		case <-p.ahead.sooner:
 		case <-p.ctx.Done():
 			return
 		}
 	}
 }
 
+// tendOnce does what is due, and says after which time something will be.
+func (p *Platform) tendOnce(now time.Time) (left time.Duration, more bool) {
+	running := p.running()
+	p.ahead.mu.Lock()
+	a := &p.ahead
+	if !a.calm.IsZero() && !now.Before(a.calm) && !a.closed {
+		if a.started > 0 {
+			a.reserve, a.reserved = min(a.started, mostReserved), now.Add(p.cfg.reserve)
+		}
+		a.started, a.calm = 0, time.Time{}
+		a.reserve = min(a.reserve, running)
+		p.bearUpTo(a.reserve)
+	}
+	if !now.Before(a.reserved) || running == 0 {
+		a.reserve = 0
+	}
+	over := !now.Before(a.until) && (len(a.prepared) > 0 || len(a.blanks) > a.reserve)
+	keep := a.reserve
+	left, more = a.next(now)
+	a.tended = more
+	a.mu.Unlock()
+	if over {
+		p.sendAway(keep)
+	}
+	return left, more
+}
+
+// next says how long it is until something is due; false: nothing is. The lock is held.
+func (a *ahead) next(now time.Time) (time.Duration, bool) {
+	var due time.Time
+	for _, at := range []time.Time{a.until, a.calm, a.reserved} {
+		if at.After(now) && (due.IsZero() || at.Before(due)) {
+			due = at
+		}
+	}
+	return due.Sub(now), !due.IsZero()
+}
+
+// running counts the instances.
+func (p *Platform) running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.instances)
+}
+
 // Bounds of what is made ahead.
 const (
-	mostAhead    = 16          // blanks, and as many prepared: each has a shim and a runtime process, about 25 MB
-	prepareLimit = time.Minute // for making one
+	mostAhead    = 16                     // blanks, and as many prepared: each has a shim and a runtime process, about 25 MB
+	mostReserved = 8                      // blanks that stay after a change
+	calmAfter    = 200 * time.Millisecond // after the last start or removal
+	prepareLimit = time.Minute            // for making one
 )
 
 // blank gives one that was born ahead, or a new one. It waits until it is there.
@@ -123,18 +204,19 @@ func (a *ahead) take() *blank {
 	return b
 }
 
-// sendAway takes away what nobody used.
-func (p *Platform) sendAway() {
+// sendAway takes away what nobody used, all but so many blanks.
+func (p *Platform) sendAway(keep int) {
 	var all sync.WaitGroup
 	p.ahead.mu.Lock()
 	for id, pre := range p.ahead.prepared {
 		delete(p.ahead.prepared, id)
 		all.Go(func() { p.unprepare(pre) })
 	}
-	p.ahead.mu.Unlock()
-	for b := p.ahead.take(); b != nil; b = p.ahead.take() {
+	for ; len(p.ahead.blanks) > keep; p.ahead.blanks = p.ahead.blanks[1:] {
+		b := p.ahead.blanks[0]
 		all.Go(func() { p.discardBlank(b) })
 	}
+	p.ahead.mu.Unlock()
 	all.Wait()
 }
 
@@ -143,5 +225,5 @@ func (p *Platform) closeAhead() {
 	p.ahead.mu.Lock()
 	p.ahead.closed = true
 	p.ahead.mu.Unlock()
-	p.sendAway()
+	p.sendAway(0)
 }

@@ -81,3 +81,27 @@ func TestDeadShimThatLayReadyIsNotUsed(t *testing.T) {
 	w.start("serves", spec("serves", serving))
 	w.untilPhase("serves", rollout.Ready)
 }
+
+func TestAfterAChangeShimsLieReadyForTheNext(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.patience, c.reserve = 50*time.Millisecond, time.Hour })
+	w.start("one", spec("one", serving))
+	w.start("two", spec("two", serving))
+	w.units(2)
+	w.Expect(4)
+	w.units(4)
+	w.units(2) // beyond the reserve they go
+	if err := w.Remove(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Remove(t.Context(), "two"); err != nil {
+		t.Fatal(err)
+	}
+	w.units(0) // where nothing runs, nothing lies ready
+}
+
+func TestTheReserveGoesInTime(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.patience, c.reserve = 50*time.Millisecond, time.Second })
+	w.start("one", spec("one", serving))
+	w.units(1)
+	w.units(0)
+}

@@ -42,6 +42,7 @@ type Config struct {
 	KeepLogs int   // outputs of removed instances that are kept per environment; default 10
 
 	patience  time.Duration // how long what Expect made waits to be used; default 20 s
+	reserve   time.Duration // how long shims for another change lie ready after one; default 10 min, negative: none do
 	shimLimit time.Duration // how long a shim may take for its part of a removal; default 10 s
 }
 
@@ -73,7 +74,7 @@ func New(ctx context.Context, cfg Config) (*Platform, error) {
 		server:    serverName(cfg.RunDir),
 		changes:   make(chan struct{}, 1),
 		instances: map[string]*instance{},
-		ahead:     ahead{prepared: map[string]*prepared{}},
+		ahead:     ahead{prepared: map[string]*prepared{}, sooner: make(chan struct{}, 1)},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, dir := range []string{p.instancesDir(), p.blanksDir(), p.privateDir(), p.runcRoot()} {
@@ -126,6 +127,9 @@ func (c *Config) complete() error {
 	}
 	if c.patience <= 0 {
 		c.patience = 20 * time.Second
+	}
+	if c.reserve == 0 {
+		c.reserve = 10 * time.Minute
 	}
 	if c.LogSize <= 0 {
 		c.LogSize = 8 << 20
@@ -194,6 +198,9 @@ func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instan
 		err = p.takeBack(ctx, inst, err)
 	}
 	inst.birth(err)
+	if err == nil {
+		p.stirred(1)
+	}
 	p.signal()
 	return err
 }
@@ -272,6 +279,7 @@ func (p *Platform) Remove(ctx context.Context, id string) error {
 		return fault.New(fault.Internal, "take away instance %s: %w", id, err).At(p.instanceDir(id))
 	}
 	p.forget(inst)
+	p.stirred(0)
 	p.signal()
 	return nil
 }

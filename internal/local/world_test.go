@@ -141,7 +141,8 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w := &world{t: t, cfg: Config{
 		RunDir: filepath.Join(dir, "run"), LogDir: filepath.Join(dir, "logs"), Objects: programs.store.Path(),
 		Runc: programs.runc, Shim: programs.shim, VolumeDir: filepath.Join(dir, "volumes"),
-		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Log:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		reserve: -1, // so that tests know what lies ready
 	}}
 	for _, c := range change {
 		c(&w.cfg)
