@@ -18,15 +18,11 @@ func (s *server) ahead(key engine.Key, rel *release.Release) {
 	}
 }
 
-// lay finds whether every byte of the release is on hand, and has the instances made
-// that a deploy would start first. What is wrong the deploy will tell.
+// lay has the instances made that a deploy would start first, short of starting their
+// programs, and finds whether every byte of the release is on hand, which a deploy will
+// ask. What is wrong the deploy will tell.
 func (s *server) lay(ctx context.Context, key engine.Key, rel release.Release) {
 	env := rel.Environments[key.Env]
-	for _, c := range env.Components {
-		if s.have.Check(ctx, c.Spec) != nil {
-			return
-		}
-	}
 	if env.Platform != "local" {
 		return
 	}
@@ -36,6 +32,11 @@ func (s *server) lay(ctx context.Context, key engine.Key, rel release.Release) {
 	}
 	for _, f := range first {
 		s.platform.Prepare(key, f.Instance, f.Spec)
+	}
+	for _, c := range env.Components {
+		if s.have.Check(ctx, c.Spec) != nil {
+			return
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
 
@@ -55,6 +56,72 @@ func (s seals) Tree(d digest.Digest) (image.Tree, error) { return seal.Read(s.ob
 
 // Ledger reads a ledger.
 func (s seals) Ledger(d digest.Digest) (*ledger.Book, error) { return ledger.Read(s.objects, d) }
+
+// Changes compares the layers that the artifacts do not have in common, if that is
+// enough, and else the sealed trees.
+func (s seals) Changes(from, to release.Spec) ([]image.Change, error) {
+	if changes, ok := s.layerChanges(from.Artifact, to.Artifact); ok {
+		return changes, nil
+	}
+	a, err := s.Tree(from.Tree)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.Tree(to.Tree)
+	if err != nil {
+		return nil, err
+	}
+	return image.Diff(a, b), nil
+}
+
+func (s seals) layerChanges(from, to digest.Digest) ([]image.Change, bool) {
+	a, err := s.layers(from)
+	if err != nil {
+		return nil, false
+	}
+	b, err := s.layers(to)
+	if err != nil {
+		return nil, false
+	}
+	for len(a) > 0 && len(b) > 0 && a[0].Digest == b[0].Digest {
+		a, b = a[1:], b[1:]
+	}
+	x, err := s.trees(a)
+	if err != nil {
+		return nil, false
+	}
+	y, err := s.trees(b)
+	if err != nil {
+		return nil, false
+	}
+	return image.DiffLayers(x, y)
+}
+
+func (s seals) layers(artifact digest.Digest) ([]image.Layer, error) {
+	text, err := s.objects.ReadAll(artifact, image.ManifestLimit)
+	if err != nil {
+		return nil, err
+	}
+	m, err := image.ParseManifest(text)
+	return m.Layers, err
+}
+
+func (s seals) trees(layers []image.Layer) ([]image.Tree, error) {
+	out := make([]image.Tree, len(layers))
+	for i, l := range layers {
+		text, err := s.objects.ReadAll(l.Tree, maxLayerTree)
+		if err != nil {
+			return nil, err
+		}
+		if out[i], err = image.UnmarshalTree(text); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// maxLayerTree bounds the encoded tree of a layer, in bytes.
+const maxLayerTree = 256 << 20
 
 // Verify re-hashes a sealed tree.
 func (s seals) Verify(ctx context.Context, d digest.Digest) (cli.SealReport, error) {

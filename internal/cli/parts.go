@@ -94,6 +94,8 @@ type Seals interface {
 	Tree(seal digest.Digest) (image.Tree, error)
 	// Ledger reads the ledger of an artifact.
 	Ledger(d digest.Digest) (*ledger.Book, error)
+	// Changes gives what makes the tree of one spec out of another's.
+	Changes(from, to release.Spec) ([]image.Change, error)
 	// Verify re-hashes a seal and everything in it.
 	Verify(ctx context.Context, seal digest.Digest) (SealReport, error)
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
@@ -132,13 +131,17 @@ func (p *program) changedFiles(ctx context.Context, c *api.Client, plan api.Plan
 	}
 	out := map[string][]string{}
 	for _, change := range plan.Changes {
-		a := from.Release.Environments[plan.Env].Components[change.Component].Spec.Tree
-		b := next.Environments[plan.Env].Components[change.Component].Spec.Tree
-		if a == "" || b == "" || a == b {
+		a := from.Release.Environments[plan.Env].Components[change.Component].Spec
+		b := next.Environments[plan.Env].Components[change.Component].Spec
+		if a.Tree == "" || b.Tree == "" || a.Tree == b.Tree {
 			continue
 		}
-		if diff, err := treeDiff(seals, a, b); err == nil {
-			out[change.Component] = diff
+		changes, err := seals.Changes(a, b)
+		if err != nil {
+			continue
+		}
+		for _, c := range changes {
+			out[change.Component] = append(out[change.Component], changeWords(c))
 		}
 	}
 	return out
@@ -151,22 +154,6 @@ func changeWords(c image.Change) string {
 		words += "  " + strings.Join(c.What, ", ")
 	}
 	return words
-}
-
-func treeDiff(seals Seals, a, b digest.Digest) ([]string, error) {
-	x, err := seals.Tree(a)
-	if err != nil {
-		return nil, err
-	}
-	y, err := seals.Tree(b)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, c := range image.Diff(x, y) {
-		out = append(out, changeWords(c))
-	}
-	return out, nil
 }
 
 // mostFiles is how many changed files a plan shows for a component.

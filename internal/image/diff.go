@@ -49,6 +49,39 @@ func Diff(a, b Tree) []Change {
 	return changes
 }
 
+// DiffLayers is Diff of what two stacks of layers make, of which only the layers that
+// differ are given, bottom first: those below are the same in both. It is false if
+// what is below would have to be looked at.
+func DiffLayers(a, b []Tree) ([]Change, bool) {
+	x, y := topmost(a), topmost(b)
+	if len(x.Entries) != len(y.Entries) {
+		return nil, false
+	}
+	for i, e := range x.Entries {
+		if e.Path != y.Entries[i].Path || e.Type != y.Entries[i].Type {
+			return nil, false
+		}
+	}
+	return Diff(x, y), true
+}
+
+// topmost gives of each path the entry of the last layer that has it.
+func topmost(layers []Tree) Tree {
+	at := map[string]int{}
+	var entries []Entry
+	for _, l := range layers {
+		for _, e := range l.Entries {
+			if i, ok := at[e.Path]; ok {
+				entries[i] = e
+				continue
+			}
+			at[e.Path] = len(entries)
+			entries = append(entries, e)
+		}
+	}
+	return Sorted(entries)
+}
+
 // compareHeads orders what comes next; nothing left comes after everything.
 func compareHeads(a, b []Entry) int {
 	switch {
