@@ -16,7 +16,7 @@ const (
 // Servers are idle most of the time and stay for ever: the server trades a little
 // processor time for memory. The router, which every request passes, does not.
 const (
-	serverPercent = 40
+	serverPercent = 150
 	routerPercent = 100
 )
 

@@ -109,15 +109,20 @@ func (s seals) layers(artifact digest.Digest) ([]image.Layer, error) {
 func (s seals) trees(layers []image.Layer) ([]image.Tree, error) {
 	out := make([]image.Tree, len(layers))
 	for i, l := range layers {
-		text, err := s.objects.ReadAll(l.Tree, maxLayerTree)
-		if err != nil {
-			return nil, err
-		}
-		if out[i], err = image.UnmarshalTree(text); err != nil {
+		var err error
+		if out[i], err = s.layer(l); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
+}
+
+func (s seals) layer(l image.Layer) (image.Tree, error) {
+	text, err := s.objects.ReadAll(l.Tree, maxLayerTree)
+	if err != nil {
+		return image.Tree{}, err
+	}
+	return image.UnmarshalTree(text)
 }
 
 // maxLayerTree bounds the encoded tree of a layer, in bytes.

@@ -119,7 +119,7 @@ func (c *component) finish(ctx context.Context, art *Artifact, chapters []digest
 // sealRoot gives the artifact its seal and makes everything of it durable.
 func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image.Artifact, chapters []digest.Digest) error {
 	step := c.step(StepSeal)
-	d, ok := recall(c.Objects, refArtifact, art.Manifest.Encoded())
+	d, ok := recall(c.Objects, RefArtifact, art.Manifest.Encoded())
 	if ok && c.Objects.Has(art.Manifest) && c.Objects.Has(digest.FromBytes(assembled.Config)) {
 		art.Seal, art.Reused = d, true
 		if err := c.ledger(art, chapters); err != nil {
@@ -143,7 +143,7 @@ func (c *component) sealRoot(ctx context.Context, art *Artifact, assembled image
 	if err := c.keep(assembled.Config, assembled.Manifest); err != nil {
 		return err
 	}
-	if err := c.batch.SetRef(refArtifact, art.Manifest.Encoded(), art.Seal); err != nil {
+	if err := c.batch.SetRef(RefArtifact, art.Manifest.Encoded(), art.Seal); err != nil {
 		return err
 	}
 	if err := c.batch.Commit(); err != nil {

@@ -6,11 +6,14 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
-// Kinds of references that remember what was made from what. Each is set only
-// after everything it stands for is durable.
+// RefArtifact is the kind of references from an artifact (the hex of its manifest's
+// digest) to the seal of its merged tree.
+const RefArtifact = "artifact"
+
+// Kinds of references that remember what was made from what. Each, and RefArtifact, is
+// set only after everything it stands for is durable.
 const (
 	refLayer    = "layer"    // hex of a tree's digest to the OCI descriptor of its layer
-	refArtifact = "artifact" // hex of a manifest's digest to the seal of its merged tree
 	refLedger   = "ledger"   // hex of a manifest's digest to the ledger of the newest build that made it
 	refSettings = "settings" // hex of a settings tree's digest to its seal
 	refGo       = "go"       // hex over the inputs of a Go program to its executable

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
-	"database/sql"
 	"io"
 	"sync"
 )
 
 // change runs one transaction: everything in it happens, or nothing.
-func (s *Store) change(ctx context.Context, doing string, do func(tx *sql.Tx) error) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+func (s *Store) change(ctx context.Context, doing string, do func(tx transaction) error) error {
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return s.explain(doing, err)
 	}
@@ -59,14 +58,22 @@ func (s *signal) broadcast() {
 // maxUnpacked bounds what a packed value may become, in bytes.
 const maxUnpacked = 64 << 20
 
+// packers are flate.Writers to use again: a new one takes a megabyte.
+var packers = sync.Pool{New: func() any {
+	w, err := flate.NewWriter(nil, flate.BestSpeed)
+	if err != nil {
+		panic(err) // the level is one that there is
+	}
+	return w
+}}
+
 // pack compresses JSON: states repeat their digests, and fewer bytes are fewer
 // pages to write.
 func pack(raw []byte) ([]byte, error) {
 	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
+	w := packers.Get().(*flate.Writer)
+	defer packers.Put(w)
+	w.Reset(&b)
 	if _, err := w.Write(raw); err != nil {
 		return nil, err
 	}

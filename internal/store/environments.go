@@ -30,13 +30,17 @@ func (s *Store) Environments(ctx context.Context) (_ []engine.Key, err error) {
 	return out, s.explain("read environments", rows.Err())
 }
 
+const (
+	selectState = "SELECT version, state FROM environments JOIN scopes ON scopes.id = scope WHERE app = ? AND env = ?"
+	updateState = "UPDATE environments SET version = version + 1, state = ?2 WHERE scope = ?1 AND version = ?3"
+	selectScope = "SELECT id FROM scopes WHERE app = ? AND env = ?"
+)
+
 // State is engine.Store.State.
 func (s *Store) State(ctx context.Context, env engine.Key) (rollout.State, int64, error) {
 	var version int64
 	var packed []byte
-	err := s.reader.QueryRowContext(ctx,
-		"SELECT version, state FROM environments JOIN scopes ON scopes.id = scope WHERE app = ? AND env = ?", env.App, env.Env).
-		Scan(&version, &packed)
+	err := s.reader.QueryRowContext(ctx, selectState, env.App, env.Env).Scan(&version, &packed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return rollout.State{}, 0, nil
 	}
@@ -64,12 +68,12 @@ func (s *Store) Commit(ctx context.Context, env engine.Key, version int64, next 
 	if err != nil {
 		return 0, fmt.Errorf("state of %s: %w", env, err)
 	}
-	err = s.change(ctx, "change "+env.String(), func(tx *sql.Tx) error {
+	err = s.change(ctx, "change "+env.String(), func(tx transaction) error {
 		scope, err := scopeOf(ctx, tx, env)
 		if err != nil {
 			return err
 		}
-		query := "UPDATE environments SET version = version + 1, state = ?2 WHERE scope = ?1 AND version = ?3"
+		query := updateState
 		if version == 0 {
 			query = "INSERT INTO environments (scope, version, state) VALUES (?1, ?3 + 1, ?2) ON CONFLICT DO NOTHING"
 		}
@@ -89,9 +93,9 @@ func (s *Store) Commit(ctx context.Context, env engine.Key, version int64, next 
 }
 
 // scopeOf gives the number under which the environment is filed.
-func scopeOf(ctx context.Context, tx *sql.Tx, key engine.Key) (int64, error) {
+func scopeOf(ctx context.Context, tx transaction, key engine.Key) (int64, error) {
 	var id int64
-	err := tx.QueryRowContext(ctx, "SELECT id FROM scopes WHERE app = ? AND env = ?", key.App, key.Env).Scan(&id)
+	err := tx.QueryRowContext(ctx, selectScope, key.App, key.Env).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = tx.QueryRowContext(ctx, "INSERT INTO scopes (app, env) VALUES (?, ?) RETURNING id", key.App, key.Env).Scan(&id)
 	}

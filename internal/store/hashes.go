@@ -33,7 +33,7 @@ func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 		at := rowOf(level, n)
 		hashes, ok := rows[at]
 		if !ok {
-			err := r.q.QueryRowContext(r.ctx, "SELECT hashes FROM entries WHERE idx = ?", at).Scan(&hashes)
+			err := r.q.QueryRowContext(r.ctx, selectHashes, at).Scan(&hashes)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return nil, err
 			}
@@ -47,6 +47,8 @@ func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	}
 	return out, nil
 }
+
+const selectHashes = "SELECT hashes FROM entries WHERE idx = ?"
 
 func rowOf(level int, n int64) int64 { return (n+1)<<level - 1 }
 
@@ -81,7 +83,7 @@ func (r reader) run(indexes []int64) (_ map[int64][]byte, err error) {
 // VerifyRecord recomputes the whole record as it is at this moment, while it may
 // grow. What is wrong with it is in the report; the error is only about reading.
 func (s *Store) VerifyRecord(ctx context.Context) (record.Report, error) {
-	tx, err := s.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := s.reader.begin(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return record.Report{}, s.explain("verify the record", err)
 	}

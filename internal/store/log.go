@@ -17,14 +17,21 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
+const (
+	selectHead      = "SELECT size, root FROM head"
+	updateHead      = "UPDATE head SET size = ?, root = ?"
+	insertEntry     = "INSERT INTO entries (idx, scope, leaf, hashes) VALUES (?, ?, ?, ?)"
+	selectEntriesOf = "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? AND scope = (SELECT id FROM scopes WHERE app = ? AND env = ?) ORDER BY idx"
+)
+
 // Append is engine.Store.Append.
 func (s *Store) Append(ctx context.Context, entries []record.Entry) error {
-	return s.change(ctx, "append to the record", func(tx *sql.Tx) error { return appendEntries(ctx, tx, entries) })
+	return s.change(ctx, "append to the record", func(tx transaction) error { return appendEntries(ctx, tx, entries) })
 }
 
 // appendEntries is the only writer of the record; it runs within the transaction
 // of the change that the entries tell of.
-func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) error {
+func appendEntries(ctx context.Context, tx transaction, entries []record.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -47,7 +54,7 @@ func appendEntries(ctx context.Context, tx *sql.Tx, entries []record.Entry) erro
 }
 
 // appendLeaves adds leaves to a tree of the given size.
-func appendLeaves(ctx context.Context, tx *sql.Tx, size int64, leaves [][]byte, scopes []engine.Key) error {
+func appendLeaves(ctx context.Context, tx transaction, size int64, leaves [][]byte, scopes []engine.Key) error {
 	hashes, root, err := record.Append(size, leaves, reader{ctx, tx})
 	if err != nil {
 		return err
@@ -60,11 +67,11 @@ func appendLeaves(ctx context.Context, tx *sql.Tx, size int64, leaves [][]byte, 
 		}
 		hashes = hashes[n:]
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE head SET size = ?, root = ?", size+int64(len(leaves)), root[:])
+	_, err = tx.ExecContext(ctx, updateHead, size+int64(len(leaves)), root[:])
 	return err
 }
 
-func insertLeaf(ctx context.Context, tx *sql.Tx, index int64, about engine.Key, leaf []byte, hashes []tlog.Hash) error {
+func insertLeaf(ctx context.Context, tx transaction, index int64, about engine.Key, leaf []byte, hashes []tlog.Hash) error {
 	scope, err := scopeOf(ctx, tx, about)
 	if err != nil {
 		return err
@@ -73,7 +80,7 @@ func insertLeaf(ctx context.Context, tx *sql.Tx, index int64, about engine.Key, 
 	for _, h := range hashes {
 		stored = append(stored, h[:]...)
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO entries (idx, scope, leaf, hashes) VALUES (?, ?, ?, ?)", index, scope, string(leaf), stored)
+	_, err = tx.ExecContext(ctx, insertEntry, index, scope, string(leaf), stored)
 	return err
 }
 
@@ -87,7 +94,7 @@ func (s *Store) AppendStatements(ctx context.Context, leaves [][]byte, e record.
 		}
 	}
 	var size int64
-	err := s.change(ctx, "append to the record", func(tx *sql.Tx) (err error) {
+	err := s.change(ctx, "append to the record", func(tx transaction) (err error) {
 		if size, _, err = head(ctx, tx); err != nil {
 			return err
 		}
@@ -114,7 +121,7 @@ func (s *Store) Entries(ctx context.Context, env engine.Key, from, to int64) (_ 
 	}
 	query, args := "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx", []any{from, to}
 	if env != (engine.Key{}) {
-		query = "SELECT leaf FROM entries WHERE idx >= ? AND idx < ? AND scope = (SELECT id FROM scopes WHERE app = ? AND env = ?) ORDER BY idx"
+		query = selectEntriesOf
 		args = append(args, env.App, env.Env)
 	}
 	rows, err := s.reader.QueryContext(ctx, query, args...)
@@ -177,7 +184,7 @@ type querier interface {
 
 func head(ctx context.Context, q querier) (size int64, root tlog.Hash, err error) {
 	var raw []byte
-	if err := q.QueryRowContext(ctx, "SELECT size, root FROM head").Scan(&size, &raw); err != nil {
+	if err := q.QueryRowContext(ctx, selectHead).Scan(&size, &raw); err != nil {
 		return 0, root, err
 	}
 	copy(root[:], raw)

@@ -17,7 +17,10 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
-const releaseColumns = "SELECT app, number, digest, doc, created, collected FROM releases "
+const (
+	releaseColumns = "SELECT app, number, digest, doc, created, collected FROM releases "
+	selectRelease  = releaseColumns + "WHERE digest = ?"
+)
 
 // AddRelease is engine.Store.AddRelease.
 func (s *Store) AddRelease(ctx context.Context, rel engine.Stored, entry record.Entry) (engine.Stored, error) {
@@ -25,8 +28,8 @@ func (s *Store) AddRelease(ctx context.Context, rel engine.Stored, entry record.
 		return engine.Stored{}, fault.New(fault.Refused, "release %s: its document has the digest %s", rel.Digest, got)
 	}
 	var out engine.Stored
-	err := s.change(ctx, "add a release", func(tx *sql.Tx) error {
-		known, err := scanRelease(tx.QueryRowContext(ctx, releaseColumns+"WHERE digest = ?", rel.Digest))
+	err := s.change(ctx, "add a release", func(tx transaction) error {
+		known, err := scanRelease(tx.QueryRowContext(ctx, selectRelease, rel.Digest))
 		switch {
 		case err == nil && !known.Collected:
 			out = known
@@ -55,7 +58,7 @@ func (s *Store) AddRelease(ctx context.Context, rel engine.Stored, entry record.
 	return out, nil
 }
 
-func insertRelease(ctx context.Context, tx *sql.Tx, rel engine.Stored) (engine.Stored, error) {
+func insertRelease(ctx context.Context, tx transaction, rel engine.Stored) (engine.Stored, error) {
 	rel.Collected = false
 	rel.Created = rel.Created.UTC().Round(0)
 	err := tx.QueryRowContext(ctx, "SELECT coalesce(max(number), 0) + 1 FROM releases WHERE app = ?", rel.App).Scan(&rel.Number)
@@ -75,7 +78,7 @@ func insertRelease(ctx context.Context, tx *sql.Tx, rel engine.Stored) (engine.S
 // the record and in Releases. A release that is marked already stays as it is and
 // nothing is appended.
 func (s *Store) MarkCollected(ctx context.Context, d digest.Digest, entry record.Entry) error {
-	return s.change(ctx, "mark a release as collected", func(tx *sql.Tx) error {
+	return s.change(ctx, "mark a release as collected", func(tx transaction) error {
 		var collected bool
 		err := tx.QueryRowContext(ctx, "SELECT collected FROM releases WHERE digest = ?", d).Scan(&collected)
 		switch {
@@ -94,7 +97,7 @@ func (s *Store) MarkCollected(ctx context.Context, d digest.Digest, entry record
 
 // Release is engine.Store.Release.
 func (s *Store) Release(ctx context.Context, d digest.Digest) (engine.Stored, error) {
-	rel, err := scanRelease(s.reader.QueryRowContext(ctx, releaseColumns+"WHERE digest = ?", d))
+	rel, err := scanRelease(s.reader.QueryRowContext(ctx, selectRelease, d))
 	if errors.Is(err, sql.ErrNoRows) {
 		return engine.Stored{}, unknownRelease(d)
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -91,7 +90,7 @@ CREATE TABLE judged (
 
 // migrate brings the database to this program's version, in one transaction.
 func (s *Store) migrate(ctx context.Context) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return s.explain("open", err)
 	}
@@ -121,7 +120,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	return s.explain("migrate", tx.Commit())
 }
 
-func upgrade(ctx context.Context, tx *sql.Tx, from int) error {
+func upgrade(ctx context.Context, tx transaction, from int) error {
 	for _, step := range migrations[from:] {
 		if _, err := tx.ExecContext(ctx, step); err != nil {
 			return err

@@ -22,8 +22,8 @@ var _ engine.Store = (*Store)(nil)
 // happen one after another.
 type Store struct {
 	path   string
-	writer *sql.DB // one connection: changes queue here
-	reader *sql.DB // never waits for the writer, sees what was committed
+	writer database // one connection: changes queue here
+	reader database // never waits for the writer, sees what was committed
 	signal signal
 }
 
@@ -51,20 +51,23 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, s.explain("open", err)
 	}
-	if s.writer, err = sql.Open("sqlite", s.source("_txlock=immediate")); err != nil {
+	if s.writer, err = openDatabase(s.source("_txlock=immediate")); err != nil {
 		return nil, s.explain("open", err)
 	}
 	s.writer.SetMaxOpenConns(1)
-	if s.reader, err = sql.Open("sqlite", s.source("_query_only=1")); err != nil {
+	if s.reader, err = openDatabase(s.source("_query_only=1")); err != nil {
 		return nil, errors.Join(s.explain("open", err), s.writer.Close())
 	}
 	s.reader.SetMaxOpenConns(4)
-	s.reader.SetMaxIdleConns(1)
+	s.reader.SetMaxIdleConns(2)
 	if existing {
 		err = s.quickCheck(ctx)
 	}
 	if err == nil {
 		err = s.migrate(ctx)
+	}
+	if err == nil {
+		err = s.explain("open", errors.Join(s.writer.compile(ctx, often.write), s.reader.compile(ctx, often.read)))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -371,7 +371,7 @@ func TestOpenWithAnOddName(t *testing.T) {
 func TestSettings(t *testing.T) {
 	s := open(t, t.TempDir())
 	got := map[string]string{}
-	for _, db := range map[string]*sql.DB{"writer": s.writer, "reader": s.reader} {
+	for _, db := range map[string]*sql.DB{"writer": s.writer.DB, "reader": s.reader.DB} {
 		for _, name := range []string{"journal_mode", "synchronous", "foreign_keys", "busy_timeout", "page_size"} {
 			var value string
 			if err := db.QueryRow("PRAGMA " + name).Scan(&value); err != nil {

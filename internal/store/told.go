@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 
 	"github.com/ashlar-infra/ashlar/internal/engine"
@@ -31,7 +30,7 @@ func (s *Store) Told(ctx context.Context, env engine.Key) (_ map[string]int64, e
 
 // Tell sets how far a webhook has been told and appends entries, in one transaction.
 func (s *Store) Tell(ctx context.Context, env engine.Key, url string, next int64, entries []record.Entry) error {
-	return s.change(ctx, "change the webhooks of "+env.String(), func(tx *sql.Tx) error {
+	return s.change(ctx, "change the webhooks of "+env.String(), func(tx transaction) error {
 		scope, err := scopeOf(ctx, tx, env)
 		if err != nil {
 			return err
@@ -45,7 +44,7 @@ func (s *Store) Tell(ctx context.Context, env engine.Key, url string, next int64
 
 // Untell forgets a webhook. One that is not known is no error.
 func (s *Store) Untell(ctx context.Context, env engine.Key, url string) error {
-	return s.change(ctx, "change the webhooks of "+env.String(), func(tx *sql.Tx) error {
+	return s.change(ctx, "change the webhooks of "+env.String(), func(tx transaction) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM told WHERE url = ? AND scope = (SELECT id FROM scopes WHERE app = ? AND env = ?)", url, env.App, env.Env)
 		return err
 	})
