@@ -36,7 +36,7 @@ func (r *runc) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", RuntimeFD), append(global, args...)...)
 	cmd.Args[0] = "runc"
 	cmd.Dir = r.Private
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2", "GOGC=off", "GOMEMLIMIT=64MiB"} // it lives for moments
 	return cmd
 }
 
