@@ -110,7 +110,7 @@ func (p *Platform) exec(b *blank, first *os.File) (int, error) {
 	}
 	cmd := exec.Command(p.cfg.Shim, string(birth))
 	cmd.Dir = "/"
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=8MiB"} // small rather than fast
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=100", "GOMEMLIMIT=10MiB"} // small rather than fast
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{shim.FirstFD - 3: first, shim.LockFD - 3: lock, shim.RuntimeFD - 3: p.runc}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: shim.Namespaces}
