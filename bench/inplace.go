@@ -28,13 +28,20 @@ const (
 )
 
 // inPlace is the baseline: the same nginx with the same files and nginx.conf in a
-// plain directory, run in a chroot, updated by rsync and a restart.
+// plain directory, as many of it as the example declares, run in a chroot, updated by
+// rsync and a restart of all of them at once, which is the fastest that can be done.
 type inPlace struct {
-	root string // what runs
-	src  string // where the change is made
-	url  string
+	root  string // what runs
+	src   string // where the change is made
+	url   string // of the first
+	nginx []*nginx
+}
 
-	nginx *exec.Cmd
+// nginx is one of them.
+type nginx struct {
+	url   string
+	conf  string // as it sees it
+	cmd   *exec.Cmd
 	ended chan error
 	log   bytes.Buffer
 }
@@ -48,30 +55,35 @@ func newInPlace(ctx context.Context, s *site, sealed string, dir string) (*inPla
 	if err := os.CopyFS(p.src, os.DirFS(filepath.Join(s.src, "www"))); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+	for range s.instances {
+		port, err := freePort()
+		if err != nil {
+			return p, err
+		}
+		n := &nginx{url: fmt.Sprintf("http://127.0.0.1:%d/", port), conf: fmt.Sprintf("/etc/nginx/nginx-%d.conf", port)}
+		if err := p.settle(filepath.Join(s.src, "nginx.conf"), n, port); err != nil {
+			return p, err
+		}
+		p.nginx = append(p.nginx, n)
 	}
-	p.url = fmt.Sprintf("http://127.0.0.1:%d/", port)
-	if err := p.settle(filepath.Join(s.src, "nginx.conf"), port); err != nil {
-		return nil, err
-	}
+	p.url = p.nginx[0].url
 	if err := p.start(); err != nil {
-		return nil, err
+		return p, err
 	}
-	_, err = p.awaitAnswer(ctx, nil)
+	_, err := p.awaitAnswers(ctx, nil)
 	return p, err
 }
 
 // settle gives nginx what a host would: its configuration, places to write, and
 // a file as its access log.
-func (p *inPlace) settle(conf string, port int) error {
+func (p *inPlace) settle(conf string, n *nginx, port int) error {
 	b, err := os.ReadFile(conf)
 	if err != nil {
 		return err
 	}
 	b = regexp.MustCompile(`listen \d+;`).ReplaceAll(b, fmt.Appendf(nil, "listen 127.0.0.1:%d;", port))
-	if err := os.WriteFile(filepath.Join(p.root, "etc/nginx/nginx.conf"), b, 0o644); err != nil {
+	b = regexp.MustCompile(`pid \S+;`).ReplaceAll(b, fmt.Appendf(nil, "pid /run/nginx-%d.pid;", port))
+	if err := os.WriteFile(filepath.Join(p.root, n.conf), b, 0o644); err != nil {
 		return err
 	}
 	for _, d := range []string{"run", "tmp", "dev"} {
@@ -93,36 +105,51 @@ func (p *inPlace) settle(conf string, port int) error {
 }
 
 func (p *inPlace) start() error {
-	cmd := exec.Command("/usr/sbin/nginx", "-e", "stderr", "-c", "/etc/nginx/nginx.conf")
+	for _, n := range p.nginx {
+		if err := n.start(p.root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *nginx) start(root string) error {
+	cmd := exec.Command("/usr/sbin/nginx", "-e", "stderr", "-c", n.conf)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stderr, cmd.WaitDelay = &p.log, time.Second
+	cmd.Stderr, cmd.WaitDelay = &n.log, time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Chroot: p.root, Credential: &syscall.Credential{Uid: webUser, Gid: webUser}, Pdeathsig: syscall.SIGTERM,
+		Chroot: root, Credential: &syscall.Credential{Uid: webUser, Gid: webUser}, Pdeathsig: syscall.SIGTERM,
 	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start nginx in place: %w", err)
 	}
 	ended := make(chan error, 1)
-	p.nginx, p.ended = cmd, ended
+	n.cmd, n.ended = cmd, ended
 	go func() { ended <- cmd.Wait() }()
 	return nil
 }
 
-// stop ends nginx as the example declares it, and waits for its end.
+// stop ends them as the example declares it, and waits for their ends.
 func (p *inPlace) stop(signal syscall.Signal) error {
-	if p.nginx == nil {
-		return nil
+	for _, n := range p.nginx {
+		if n.cmd == nil {
+			continue
+		}
+		if err := n.cmd.Process.Signal(signal); err != nil {
+			return err
+		}
 	}
-	if err := p.nginx.Process.Signal(signal); err != nil {
-		return err
+	for _, n := range p.nginx {
+		if n.cmd != nil {
+			<-n.ended
+			n.cmd = nil
+		}
 	}
-	<-p.ended
-	p.nginx = nil
 	return nil
 }
 
 // change is an update in place: rsync of the changed file, restart. live is when
-// the restarted program first answered with the new line.
+// the last of the restarted first answered with the new line.
 func (p *inPlace) change(ctx context.Context, want string) (c command, live time.Time, err error) {
 	c, err = program(ctx, p.src, "rsync", "-a", "index.html", filepath.Join(p.root, "srv/www")+"/")
 	if err != nil {
@@ -134,27 +161,29 @@ func (p *inPlace) change(ctx context.Context, want string) (c command, live time
 	if err := p.start(); err != nil {
 		return c, live, err
 	}
-	live, err = p.awaitAnswer(ctx, []byte(want))
+	live, err = p.awaitAnswers(ctx, []byte(want))
 	c.took = time.Since(c.began)
 	return c, live, err
 }
 
-// awaitAnswer asks, with a new connection each time, until an answer contains want.
-func (p *inPlace) awaitAnswer(ctx context.Context, want []byte) (time.Time, error) {
+// awaitAnswers asks each, with a new connection each time, until an answer contains want.
+func (p *inPlace) awaitAnswers(ctx context.Context, want []byte) (last time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, inPlaceStart)
 	defer cancel()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		at, err := ask(ctx, &client, p.url, want)
-		if err == nil {
-			return at, nil
-		}
-		select {
-		case <-ctx.Done():
-			return at, fmt.Errorf("nginx in place does not answer: %w\n%s", err, p.log.String())
-		case <-time.After(askAgain):
+	for _, n := range p.nginx {
+		for {
+			if last, err = ask(ctx, &client, n.url, want); err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return last, fmt.Errorf("nginx in place does not answer: %w\n%s", err, n.log.String())
+			case <-time.After(askAgain):
+			}
 		}
 	}
+	return last, nil
 }
 
 // ask gives the moment at which a good answer began.

@@ -22,11 +22,11 @@ type metric string
 
 // The rows, in the order in which they are printed.
 const (
-	inPlaceLive       metric = "in place: rsync + restart, until the restarted program answers with the new line"
+	inPlaceLive       metric = "in place: rsync + restart, until both restarted answer with the new line"
 	inPlaceFirst      metric = "in place: until the old program answers with the new line, before its restart"
 	inPlaceFailed     metric = "in place: failed requests of one change"
 	inPlaceP99        metric = "in place: 99th percentile of answers around a change"
-	inPlaceQuietLive  metric = "in place, no load: until the restarted program answers with the new line"
+	inPlaceQuietLive  metric = "in place, no load: until both restarted answer with the new line"
 	inPlaceBytes      metric = "in place: bytes written"
 	deployLive        metric = "deploy: one-line change, until 100 % of traffic is on the new version"
 	deployTook        metric = "deploy: the whole command, old instances removed"

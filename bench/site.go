@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +31,8 @@ type site struct {
 	src    string // copy of the example
 	state  string // state directory
 	url    string
+
+	instances int // that it declares
 
 	server *exec.Cmd
 	ended  chan error // the server's end
@@ -59,6 +62,9 @@ func newSite(ctx context.Context, o options, dir string) (*site, error) {
 	if err := edit(filepath.Join(s.src, "ashlar.yaml"), listen, fmt.Sprintf("listen: 127.0.0.1:%d", port)); err != nil {
 		return nil, err
 	}
+	if s.instances, err = replicas(filepath.Join(s.src, "ashlar.yaml")); err != nil {
+		return nil, err
+	}
 	s.server = exec.Command(s.ashlar, "server", "--dir", s.state)
 	s.server.Stdout, s.server.Stderr = &s.log, &s.log
 	if err := s.server.Start(); err != nil {
@@ -66,6 +72,19 @@ func newSite(ctx context.Context, o options, dir string) (*site, error) {
 	}
 	go func() { s.ended <- s.server.Wait() }()
 	return s, s.awaitServer(ctx)
+}
+
+// replicas reads how many instances the example declares.
+func replicas(file string) (int, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	found := regexp.MustCompile(`replicas: (\d+)`).FindSubmatch(b)
+	if found == nil {
+		return 1, nil
+	}
+	return strconv.Atoi(string(found[1]))
 }
 
 func (s *site) awaitServer(ctx context.Context) error {
