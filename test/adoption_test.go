@@ -81,7 +81,7 @@ func TestEndedMeanwhile(t *testing.T) {
 // the kernel's clock ticks: a process ID alone might have been given again.
 func (h *host) births() map[int]string {
 	out := map[int]string{}
-	for pid := range h.processes() {
+	for pid := range h.working() {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		_, rest, ok := strings.Cut(string(b), ") ")
 		if fields := strings.Fields(rest); err == nil && ok && len(fields) > 19 {

@@ -69,7 +69,7 @@ func TestFailures(t *testing.T) {
 	a.edit("ashlar.yaml", "grace: 2s", "grace: 500ms")
 	a.edit("ashlar.yaml", "memory: 128MiB", "memory: 48MiB")
 	a.deploy()
-	instances, traces := ids(a.settled()), a.traces().words()
+	instances, traces := ids(a.settled()), a.usedTraces().words()
 	run := a.load(100, "Mark")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestFailures(t *testing.T) {
 				t.Errorf("%v of release %d run, before %v of release 1", now, s.State.Current.Number, instances)
 			}
 			a.await("what failed to be gone", func() error {
-				if d := cmp.Diff(traces, a.traces().words()); d != "" {
+				if d := cmp.Diff(traces, a.usedTraces().words()); d != "" {
 					return diffError(d)
 				}
 				return nil

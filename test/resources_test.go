@@ -23,7 +23,7 @@ func TestResources(t *testing.T) {
 	a.settled()
 	a.weighs("server", a.server.cmd.Process.Pid, serverMost)
 	shims := 0
-	for pid, words := range a.processes() {
+	for pid, words := range a.working() {
 		if strings.Contains(words, "/ashlar-shim ") {
 			shims++
 			a.weighs("shim", pid, shimMost)

@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,8 +22,20 @@ type traces struct {
 }
 
 // traces looks at the machine.
-func (h *host) traces() traces {
-	x := traces{bridge: h.bridge(), processes: h.processes(), spaces: map[string]bool{}}
+func (h *host) traces() traces { return h.tracesOf(h.processes(), nil) }
+
+// usedTraces are those without what lies ready.
+func (h *host) usedTraces() traces {
+	var links []string
+	for _, unit := range h.lying() {
+		sum := sha256.Sum256([]byte(filepath.Join(h.dir, "run") + "\x00" + unit))
+		links = append(links, "link ash"+hex.EncodeToString(sum[:6]))
+	}
+	return h.tracesOf(h.working(), links)
+}
+
+func (h *host) tracesOf(processes map[int]string, but []string) traces {
+	x := traces{bridge: h.bridge(), processes: processes, spaces: map[string]bool{}}
 	own, _ := os.Readlink("/proc/self/ns/net") // compared only
 	for pid := range x.processes {
 		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && ns != own {
@@ -28,6 +43,7 @@ func (h *host) traces() traces {
 		}
 	}
 	x.others = slices.Concat(h.mounts(), linksOf(x.bridge), cgroupsOf(x.bridge), h.directories())
+	x.others = slices.DeleteFunc(x.others, func(o string) bool { return slices.Contains(but, o) })
 	return x
 }
 
@@ -89,6 +105,25 @@ func (h *host) processes() map[int]string {
 			found[pid] = strings.TrimSpace(words)
 		}
 	}
+	return found
+}
+
+// lying gives what lies ready for a change that may come: shims that are no instance's yet.
+func (h *host) lying() []string {
+	units, _ := filepath.Glob(filepath.Join(h.dir, "run", "b", "*")) // the pattern is right
+	for i, u := range units {
+		units[i] = filepath.Base(u)
+	}
+	return units
+}
+
+// working are the processes, without those of what lies ready.
+func (h *host) working() map[int]string {
+	lying := h.lying()
+	found := h.processes()
+	maps.DeleteFunc(found, func(_ int, words string) bool {
+		return slices.ContainsFunc(lying, func(unit string) bool { return strings.Contains(words, unit) })
+	})
 	return found
 }
 
