@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"io/fs"
 	"os"
@@ -24,7 +23,7 @@ func Look(ctx context.Context, path string) (*Store, error) {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 { // an empty one is about to be made
 		return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
 	}
-	if s.reader, err = sql.Open("sqlite", s.source("mode=rw&_query_only=1")); err != nil {
+	if s.reader, err = openDatabase(s.source("mode=rw&_query_only=1")); err != nil {
 		return nil, s.explain("open", err)
 	}
 	s.writer = s.reader // which the database lets change nothing
