@@ -247,11 +247,15 @@ func (t *tail) split(out [][]byte, b []byte) [][]byte {
 	}
 }
 
-// files are the names of the output's files, newest first.
+// files are the names of the output's files, newest first. Amid a rotation one may be
+// missing: an older one has moved on already, and it has not.
 func (t *tail) files() []string {
+	name := func(n int) string { return t.path + "." + strconv.Itoa(n) }
 	out := []string{t.path}
-	for n := 1; exists(t.path + "." + strconv.Itoa(n)); n++ {
-		out = append(out, t.path+"."+strconv.Itoa(n))
+	for n := 1; exists(name(n)) || exists(name(n+1)); n++ {
+		if exists(name(n)) {
+			out = append(out, name(n))
+		}
 	}
 	return out
 }
@@ -264,7 +268,7 @@ func (t *tail) oldest() (*os.File, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
-		if err != nil || len(t.files()) == len(files) {
+		if err != nil || slices.Equal(t.files(), files) {
 			return f, err
 		}
 		// A rotation came in between: what was opened may have an older one before it.
@@ -291,7 +295,7 @@ func (t *tail) successor() (*os.File, error) {
 			return nil, nil
 		}
 		next, err := os.Open(files[n-1])
-		if err != nil || isFile(files[n], own) {
+		if err != nil || isFile(files[n], own) && slices.Equal(t.files(), files) {
 			return next, err
 		}
 		// A rotation came in between: what was opened may be the one after the next.

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -111,5 +112,25 @@ func TestLogThatCannotBeWrittenIsSaid(t *testing.T) {
 	err := w.Start(t.Context(), env, order("plain"), spec("plain"))
 	if f := fault.Of(err); f == nil || f.Kind != fault.Unavailable || f.What != "the instance's output file cannot be opened" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Amid a rotation the output's files are path and path.2: path.1 has become the one,
+// and path not yet path.1.
+func TestLogsAmidARotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.log")
+	for name, text := range map[string]string{path: "second\n", path + ".2": "first\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := tail{path: path, keep: -1}
+	defer r.close()
+	got, err := r.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(bytes.Join(got, []byte(" "))); text != "first second" {
+		t.Errorf("read %q", text)
 	}
 }
