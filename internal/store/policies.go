@@ -21,7 +21,7 @@ func (s *Store) SetPolicy(ctx context.Context, env engine.Key, document []byte, 
 	if document != nil {
 		d = digest.FromBytes(document)
 	}
-	err = s.change(ctx, "set the policy of "+env.String(), func(tx *sql.Tx) error {
+	err = s.change(ctx, "set the policy of "+env.String(), func(tx transaction) error {
 		scope, err := scopeOf(ctx, tx, env)
 		if err != nil {
 			return err
@@ -42,7 +42,7 @@ func (s *Store) SetPolicy(ctx context.Context, env engine.Key, document []byte, 
 	return changed && err == nil, err
 }
 
-func putPolicy(ctx context.Context, tx *sql.Tx, scope int64, d digest.Digest, document []byte) error {
+func putPolicy(ctx context.Context, tx transaction, scope int64, d digest.Digest, document []byte) error {
 	if document == nil {
 		_, err := tx.ExecContext(ctx, "DELETE FROM judged WHERE scope = ?", scope)
 		return err
