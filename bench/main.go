@@ -61,7 +61,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.n, "n", 9, "rounds, 1 to 50")
 	f.IntVar(&o.rate, "rate", 300, "requests per second during a change, 50 to 5000")
 	f.StringVar(&o.output, "output", "text", "text or json")
-	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx; closure: a Debian closure beside mmdebstrap and buildah")
+	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx, and the kernel's routes; closure: a Debian closure beside mmdebstrap and buildah")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -304,5 +304,8 @@ func (r *report) printProxies(ctx context.Context, o options, dir string, w io.W
 		r.head(w)
 	}
 	fmt.Fprintf(w, "load average before the proxies %s; after %s\n", before, first("/proc/loadavg"))
-	return p.print(w)
+	if err := p.print(w); err != nil {
+		return err
+	}
+	return printKernel(ctx, w, say)
 }
