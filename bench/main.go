@@ -105,6 +105,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err := parts(ctx, o, dir, r); err != nil {
 		return err
 	}
+	if err := records(ctx, dir, r); err != nil {
+		return err
+	}
 	r.finish()
 	if err := r.print(stdout, o.output); err != nil || o.output == "json" {
 		return err

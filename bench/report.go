@@ -47,6 +47,9 @@ const (
 	shimRSS           metric = "shim: resident memory, each"
 	startReady        metric = "instance: ordered to ready, from the record"
 	decideTook        metric = "one decision: 2 + 2 instances, the step that switches"
+	appendRate        metric = "record: entries appended in a second, in durable batches of 500"
+	proofTook         metric = "record: one proof of inclusion in 100,000 entries"
+	auditTook         metric = "record: audit of 1,000,000 entries, from one of 100,000"
 	commitTook        metric = "one commit: state and 3 entries, durable"
 )
 
@@ -62,6 +65,7 @@ var rows = []struct {
 	{sealCold, "ms"}, {sealUnchanged, "ms"}, {processStart, "ms"},
 	{serverRSS, "MB"}, {routerRSS, "MB"}, {shimRSS, "MB"},
 	{startReady, "ms"}, {decideTook, "µs"}, {commitTook, "ms"},
+	{appendRate, ""}, {proofTook, "µs"}, {auditTook, "s"},
 }
 
 // commandEnds is the last step of a command, which is not in the record.
@@ -181,6 +185,9 @@ func (r *report) judge() {
 	within("sealing the same unchanged", sealUnchanged, 100, "ms", 1)
 	within("server idle", serverRSS, 60, "MB", 1)
 	within("shim", shimRSS, 12, "MB", 1)
+	within("auditing 1,000,000 entries of the record", auditTook, 60, "s", 1)
+	rate := summarize("", "", r.values[appendRate]).Median
+	r.Targets = append(r.Targets, target{Name: "time of 5,000 durable entries", Below: 1, Got: 5000 / rate, Unit: "s", Met: rate > 5000})
 	failed := sum(r.values[deployFailed]) + sum(r.values[rollbackFailed])
 	r.Targets = append(r.Targets, target{Name: "failed requests of all deploys and rollbacks", Below: 1, Got: failed, Met: failed == 0})
 }

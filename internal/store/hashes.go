@@ -93,7 +93,8 @@ func (s *Store) VerifyRecord(ctx context.Context) (record.Report, error) {
 		return record.Report{}, s.explain("verify the record", err)
 	}
 	var misfiled *record.Finding
-	report, err := record.Verify(leaves(ctx, tx, &misfiled), reader{ctx, tx}, size, root)
+	hashes := &passing{reader: reader{ctx, tx}, at: -1}
+	report, err := record.Verify(leaves(ctx, tx, hashes, &misfiled), hashes, size, root)
 	if err != nil {
 		return report, s.explain("verify the record", err)
 	}
@@ -103,11 +104,33 @@ func (s *Store) VerifyRecord(ctx context.Context) (record.Report, error) {
 	return report, nil
 }
 
-// leaves gives every entry's bytes and remembers the first that is filed under
-// another scope than it says: no hash covers that.
-func leaves(ctx context.Context, q querier, misfiled **record.Finding) iter.Seq2[[]byte, error] {
+// passing is a reader that has the hashes of the row that is passing by: those are
+// asked for with every entry.
+type passing struct {
+	reader
+	at     int64
+	hashes []byte
+}
+
+// ReadHashes is tlog.HashReader.
+func (p *passing) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		level, n := tlog.SplitStoredHashIndex(index)
+		from := level * tlog.HashSize
+		if rowOf(level, n) != p.at || from+tlog.HashSize > len(p.hashes) {
+			return p.reader.ReadHashes(indexes)
+		}
+		copy(out[i][:], p.hashes[from:])
+	}
+	return out, nil
+}
+
+// leaves gives every entry's bytes, lets its hashes pass, and remembers the first that is
+// filed under another scope than it says: no hash covers that.
+func leaves(ctx context.Context, q querier, pass *passing, misfiled **record.Finding) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		rows, err := q.QueryContext(ctx, "SELECT leaf, coalesce(app, ''), coalesce(env, '') FROM entries LEFT JOIN scopes ON scopes.id = scope ORDER BY idx")
+		rows, err := q.QueryContext(ctx, "SELECT idx, leaf, hashes, coalesce(app, ''), coalesce(env, '') FROM entries LEFT JOIN scopes ON scopes.id = scope ORDER BY idx")
 		if err != nil {
 			yield(nil, err)
 			return
@@ -117,7 +140,7 @@ func leaves(ctx context.Context, q querier, misfiled **record.Finding) iter.Seq2
 		for ; rows.Next(); n++ {
 			var leaf []byte
 			var filed engine.Key
-			if err := rows.Scan(&leaf, &filed.App, &filed.Env); err != nil {
+			if err := rows.Scan(&pass.at, &leaf, &pass.hashes, &filed.App, &filed.Env); err != nil {
 				yield(nil, err)
 				return
 			}
