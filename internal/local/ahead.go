@@ -19,7 +19,7 @@ type ahead struct {
 	sooner   chan struct{}        // tells tend that something may be due sooner; capacity 1
 	closed   bool
 
-	started  int       // instances, since it was last calm
+	started  bool      // an instance was, since it was last calm
 	calm     time.Time // when it will have been calm for long enough; zero: it is
 	reserve  int       // blanks that lie ready for the next change
 	reserved time.Time // when the reserve goes
@@ -63,10 +63,10 @@ func (p *Platform) keepAhead() {
 	p.tendAhead()
 }
 
-// stirred says that so many instances were started, or that one was removed. Who
-// has just deployed is the likeliest to do so again, or to roll back: once it is calm,
-// as many blanks as were needed are born for that, and wait a good while.
-func (p *Platform) stirred(started int) {
+// stirred says that an instance was started, or else that one was removed. Who has just
+// deployed is the likeliest to do so again, or to roll back: once it is calm, blanks
+// are born for that, and wait a good while.
+func (p *Platform) stirred(started bool) {
 	if p.cfg.reserve <= 0 {
 		return
 	}
@@ -75,7 +75,7 @@ func (p *Platform) stirred(started int) {
 	if p.ahead.closed {
 		return
 	}
-	p.ahead.started += started
+	p.ahead.started = p.ahead.started || started
 	p.ahead.calm = time.Now().Add(calmAfter)
 	p.tendAhead()
 }
@@ -114,10 +114,10 @@ func (p *Platform) tendOnce(now time.Time) (left time.Duration, more bool) {
 	p.ahead.mu.Lock()
 	a := &p.ahead
 	if !a.calm.IsZero() && !now.Before(a.calm) && !a.closed {
-		if a.started > 0 {
-			a.reserve, a.reserved = min(a.started, mostReserved), now.Add(p.cfg.reserve)
+		if a.started {
+			a.reserve, a.reserved = mostReserved, now.Add(p.cfg.reserve)
 		}
-		a.started, a.calm = 0, time.Time{}
+		a.started, a.calm = false, time.Time{}
 		a.reserve = min(a.reserve, running)
 		p.bearUpTo(a.reserve)
 	}
@@ -156,7 +156,7 @@ func (p *Platform) running() int {
 // Bounds of what is made ahead.
 const (
 	mostAhead    = 16                     // blanks, and as many prepared: each has a shim and a runtime process, about 25 MB
-	mostReserved = 8                      // blanks that stay after a change
+	mostReserved = 4                      // blanks that stay after a change, no more than instances run
 	calmAfter    = 200 * time.Millisecond // after the last start or removal
 	prepareLimit = time.Minute            // for making one
 )

@@ -199,7 +199,7 @@ func (p *Platform) Start(ctx context.Context, env rollout.Key, in rollout.Instan
 	}
 	inst.birth(err)
 	if err == nil {
-		p.stirred(1)
+		p.stirred(true)
 	}
 	p.signal()
 	return err
@@ -279,7 +279,7 @@ func (p *Platform) Remove(ctx context.Context, id string) error {
 		return fault.New(fault.Internal, "take away instance %s: %w", id, err).At(p.instanceDir(id))
 	}
 	p.forget(inst)
-	p.stirred(0)
+	p.stirred(false)
 	p.signal()
 	return nil
 }
