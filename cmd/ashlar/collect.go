@@ -24,6 +24,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/registry"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/seal"
+	"github.com/ashlar-infra/ashlar/internal/secret"
 	"github.com/ashlar-infra/ashlar/internal/store"
 )
 
@@ -46,6 +47,7 @@ type garbage struct {
 	store     *store.Store
 	objects   *object.Store
 	artifacts *artifacts
+	secrets   *secrets // nil: there are none
 	log       *slog.Logger
 }
 
@@ -87,8 +89,18 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 		DryRun: q.DryRun, Releases: k.refs, Refs: len(plan.Refs),
 		Kept: api.Amount{Objects: plan.Kept, Bytes: plan.KeptB}, Removed: api.Amount{Objects: len(plan.Remove), Bytes: plan.RemoveB},
 	}
+	var old []secret.Version
+	if g.secrets != nil {
+		if old, err = g.secrets.old(k); err != nil {
+			return report, err
+		}
+	}
+	report.Secrets = len(old)
 	if q.DryRun {
 		return report, nil
+	}
+	if err := g.secrets.removeOld(ctx, actor, old); err != nil {
+		return report, err
 	}
 	if k.gone, err = g.losing(k.gone, plan); err != nil {
 		return report, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -45,6 +46,9 @@ func openSecrets(ctx context.Context, dir, identity string, record *store.Store)
 // Set seals the value, records the version and lets it be seen, in this order: a crash
 // leaves either nothing or what Recover finishes.
 func (s *secrets) Set(ctx context.Context, actor string, q api.SetSecret) (api.Secret, error) {
+	if err := s.fits(ctx, q); err != nil {
+		return api.Secret{}, err
+	}
 	v, err := s.values.Seal(engine.Key{App: q.App, Env: q.Env}, q.Name, q.Value)
 	if err != nil {
 		return api.Secret{}, err
@@ -57,6 +61,35 @@ func (s *secrets) Set(ctx context.Context, actor string, q api.SetSecret) (api.S
 		return api.Secret{}, err
 	}
 	return api.Secret{Name: v.Name, Version: v.Number, Sealed: v.Sealed, Set: time.Now().UTC()}, nil
+}
+
+// fits refuses a value that the current release would hand on in a variable, and that
+// no variable can hold.
+func (s *secrets) fits(ctx context.Context, q api.SetSecret) error {
+	if bytes.IndexByte(q.Value, 0) < 0 {
+		return nil
+	}
+	state, _, err := s.record.State(ctx, engine.Key{App: q.App, Env: q.Env})
+	if err != nil || state.Current == nil {
+		return err
+	}
+	stored, err := s.record.Release(ctx, state.Current.Release)
+	if err != nil {
+		return err
+	}
+	rel, err := release.Parse(stored.Doc)
+	if err != nil {
+		return err
+	}
+	for _, c := range rel.Environments[q.Env].Components {
+		for _, one := range c.Spec.Secrets {
+			if one.Name == q.Name && one.Env != "" {
+				return fault.New(fault.Refused, "the value of secret %s has a NUL byte, and instances have it in the variable %s", q.Name, one.Env).
+					Mend("set a value without, such as its base64; or deploy a release without  env:  first")
+			}
+		}
+	}
+	return nil
 }
 
 func secretEntry(kind, actor string, v secret.Version) record.Entry {
@@ -90,11 +123,60 @@ func (s *secrets) recover(ctx context.Context) error {
 
 func (s *secrets) List(ctx context.Context, app, env string, uses bool) ([]api.Secret, error) {
 	versions, err := s.values.List(engine.Key{App: app, Env: env})
-	if err != nil || !uses {
-		return listed(versions, nil), err
+	if err != nil {
+		return nil, err
+	}
+	if !uses {
+		out := listed(versions, nil)
+		return out, s.markNUL(ctx, engine.Key{App: app, Env: env}, out)
 	}
 	kept, err := s.garbage.keep(ctx, 0)
 	return listed(versions, &kept), err
+}
+
+// markNUL says of the newest version of each secret whether it has a NUL byte.
+func (s *secrets) markNUL(ctx context.Context, key engine.Key, all []api.Secret) error {
+	for i := range all {
+		if i < len(all)-1 && all[i+1].Name == all[i].Name {
+			continue
+		}
+		value, err := s.values.Newest(ctx, key, all[i].Name)
+		if err != nil {
+			return err
+		}
+		all[i].NUL = bytes.IndexByte(value, 0) >= 0
+	}
+	return nil
+}
+
+// old gives the versions that no kept release names and that are not the newest of
+// their secret.
+func (s *secrets) old(k kept) ([]secret.Version, error) {
+	versions, err := s.values.All()
+	var out []secret.Version
+	for i, v := range versions {
+		newest := i == len(versions)-1 || versions[i+1].Name != v.Name || versions[i+1].Key != v.Key
+		if !newest && len(k.need(v, false)) == 0 {
+			out = append(out, v)
+		}
+	}
+	return out, err
+}
+
+// removeOld removes versions for good, each after its entry.
+func (s *secrets) removeOld(ctx context.Context, actor string, versions []secret.Version) error {
+	ctx = context.WithoutCancel(ctx)
+	for _, v := range versions {
+		e := secretEntry("secret.removed", actor, v)
+		e.Reason = "no kept release names it"
+		if err := s.record.Append(ctx, []record.Entry{e}); err != nil {
+			return err
+		}
+		if err := s.values.Remove(v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func listed(versions []secret.Version, k *kept) []api.Secret {
@@ -120,6 +202,7 @@ func (k *kept) need(v secret.Version, newest bool) []api.ReleaseRef {
 		}
 		env := rel.Environments[v.Key.Env]
 		needed := newest && slices.ContainsFunc(env.Events, func(w release.Webhook) bool { return w.Secret == v.Name })
+		needed = needed || newest && env.Rollout.Analysis != nil && env.Rollout.Analysis.Secret == v.Name
 		for _, c := range env.Components {
 			needed = needed || slices.ContainsFunc(c.Spec.Secrets, func(s release.Secret) bool { return s.Sealed == v.Sealed })
 		}

@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/cli"
@@ -22,6 +24,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
@@ -109,6 +112,7 @@ func (s *shop) open(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.secrets.garbage = s.garbage
+	s.garbage.secrets = s.secrets
 	s.artifacts.secrets = s.secrets.holds
 }
 
@@ -261,6 +265,76 @@ func (s *shop) nowhere(t *testing.T, text string) {
 		if err != nil || bytes.Contains(leaf, []byte(text)) {
 			t.Errorf("%q is in the record, or %v: %s", text, err, leaf)
 		}
+	}
+}
+
+// TestSecretWithNUL: a value that no variable can hold is refused when a release that
+// wants it in one is made, and when it is set for such a release.
+func TestSecretWithNUL(t *testing.T) {
+	s := newShop(t)
+	s.must(t, "key", "secret", "set", "production", "webhook-key")
+	s.must(t, marker+"\x00", "secret", "set", "production", "password")
+	status, out := s.ashlar(t, "", "deploy", "production", "--yes")
+	if want := "version 1 of secret password of shop/production has a NUL byte, which the variable PASSWORD cannot hold"; status == 0 || !strings.Contains(out, want) {
+		t.Errorf("deploy: %d\n%s", status, out)
+	}
+	s.must(t, "plain", "secret", "set", "production", "password")
+	s.live(t, "production", s.release(t))
+	status, out = s.ashlar(t, marker+"\x00", "secret", "set", "production", "password")
+	if want := "has a NUL byte, and instances have it in the variable PASSWORD"; status != 5 || !strings.Contains(out, want) {
+		t.Errorf("set: %d\n%s", status, out)
+	}
+	s.must(t, "a\x00b", "secret", "set", "production", "webhook-key")
+	s.nowhere(t, marker)
+}
+
+// TestGCRemovesOldSecrets: a version that no kept release names goes, unless it is the
+// newest.
+func TestGCRemovesOldSecrets(t *testing.T) {
+	s := newShop(t)
+	for range 3 {
+		s.must(t, marker, "secret", "set", "production", "password")
+	}
+	s.live(t, "production", s.release(t)) // it names version 3
+	for range 2 {
+		s.must(t, marker, "secret", "set", "production", "password")
+	}
+	s.must(t, marker, "secret", "set", "staging", "other")
+	for _, dry := range []bool{true, false} {
+		report, err := s.garbage.collect(t.Context(), "dana", api.GCRequest{DryRun: dry})
+		if err != nil || report.Secrets != 3 {
+			t.Errorf("%+v, %v", report, err)
+		}
+	}
+	var left []string
+	all, err := s.secrets.values.All()
+	for _, v := range all {
+		left = append(left, fmt.Sprint(v.Key.Env, " ", v.Name, " ", v.Number))
+	}
+	if want := []string{"production password 3", "production password 5", "staging other 1"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("%q are left, %v", left, err)
+	}
+	if n := strings.Count(strings.Join(s.kinds(t), " "), "secret.removed"); n != 3 {
+		t.Errorf("%d removals in the record", n)
+	}
+}
+
+// live has a release serve in an environment, as far as the state tells.
+func (s *shop) live(t *testing.T, env string, rel release.Release) {
+	t.Helper()
+	d, err := rel.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := engine.Key{App: rel.App, Env: env}
+	_, version, err := s.store.State(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := rollout.State{App: key.App, Env: key.Env, Current: &rollout.Target{Release: d}, KnownGood: []digest.Digest{d}}
+	entry := record.Entry{Time: time.Now().UTC(), Actor: "dana", Kind: "release.live", App: key.App, Env: key.Env, Release: d}
+	if _, err := s.store.Commit(t.Context(), key, version, state, []record.Entry{entry}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -110,11 +110,11 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 		return nil, errors.Join(err, s.closePlatform(ctx), s.store.Close(), s.objects.Close())
 	}
 	s.have = newArtifacts(s.objects, s.secrets.holds)
-	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, log: log}
+	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, secrets: s.secrets, log: log}
 	s.secrets.garbage = s.garbage
 	s.judges = newJudges(s.store, s.objects, s.trust.Chain)
 	s.engine = engine.New(engine.Config{
-		Admitter: s.judges, Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{}, Log: log,
+		Admitter: s.judges, Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{s.secrets.values.Newest}, Log: log,
 	})
 	s.courier = s.newCourier()
 	return s, nil

@@ -26,6 +26,7 @@ type Secret struct {
 	Version int           `json:"version"` // from 1
 	Sealed  digest.Digest `json:"sealed"`  // of the encrypted value
 	Set     time.Time     `json:"set"`
+	NUL     bool          `json:"nul,omitempty"`    // it is the newest, and has a NUL byte: no variable can hold it
 	Needed  []ReleaseRef  `json:"needed,omitempty"` // kept releases that name it, if that was asked
 }
 

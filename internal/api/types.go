@@ -200,6 +200,7 @@ type GCReport struct {
 	Kept     Amount       `json:"kept"`
 	Removed  Amount       `json:"removed"`
 	Refs     int          `json:"refs"`     // build cache entries removed
+	Secrets  int          `json:"secrets"`  // old versions of secrets removed
 	Releases []ReleaseRef `json:"releases"` // that can be deployed or rolled back to without a build
 }
 

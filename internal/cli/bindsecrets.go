@@ -39,6 +39,10 @@ func (p *program) bindSecrets(ctx context.Context, def *definition.Definition, t
 		}
 		bindNewest(env, newest)
 		for _, name := range wanted {
+			if v := variableOf(env, name); v != "" && newest[name].NUL {
+				missing = append(missing, fault.New(fault.Refused, "version %d of secret %s of %s/%s has a NUL byte, which the variable %s cannot hold", newest[name].Version, name, def.App, env.Name, v).At(p.file).
+					Mend("take  env:  from it, so that instances have the file alone, or set another value:  ashlar secret set %s %s", env.Name, name))
+			}
 			if newest[name].Version == 0 && env.Name == target {
 				missing = append(missing, fault.New(fault.NotFound, "secret %s of %s/%s was never set", name, def.App, env.Name).At(p.file).
 					Mend("set it, with the value on standard input:  ashlar secret set %s %s", env.Name, name))
@@ -51,8 +55,8 @@ func (p *program) bindSecrets(ctx context.Context, def *definition.Definition, t
 	return nil
 }
 
-// secretsOf gives the names of the secrets of an environment: of instances, and of what
-// signs events.
+// secretsOf gives the names of the secrets of an environment: of instances, of what
+// signs events, and of Prometheus.
 func secretsOf(env definition.Environment) []string {
 	names := map[string]bool{}
 	for _, s := range env.Components {
@@ -65,7 +69,22 @@ func secretsOf(env definition.Environment) []string {
 			names[hook.Secret] = true
 		}
 	}
+	if a := env.Rollout.Analysis; a != nil && a.Secret != "" {
+		names[a.Secret] = true
+	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// variableOf gives a variable in which some instance has a secret; empty: none has.
+func variableOf(env definition.Environment, secret string) string {
+	for _, s := range env.Components {
+		for _, one := range s.Secrets {
+			if one.Name == secret && one.Env != "" {
+				return one.Env
+			}
+		}
+	}
+	return ""
 }
 
 func bindNewest(env definition.Environment, newest map[string]api.Secret) {

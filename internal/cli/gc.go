@@ -33,6 +33,9 @@ func (p *program) gcCommand() *cobra.Command {
 				verb = "would remove"
 			}
 			p.out.linef("%s %s, %s, and %d entries of the build cache", verb, count(r.Removed.Objects, "object"), size(r.Removed.Bytes), r.Refs)
+			if r.Secrets > 0 {
+				p.out.linef("%s %s of secrets that no kept release names", verb, count(r.Secrets, "old version"))
+			}
 			p.out.linef("kept %s, %s, for %s", count(r.Kept.Objects, "object"), size(r.Kept.Bytes), count(len(r.Releases), "release"))
 			return nil
 		},

@@ -116,6 +116,7 @@ func (c *converter) analysis(n *node) *release.Analysis {
 		Slower:     c.decimal(n.get("slower")),
 		WindowMS:   c.duration(n.get("window"), time.Second).Milliseconds(),
 		Prometheus: c.text(n.get("prometheus")),
+		Secret:     c.text(n.get("secret")),
 	}
 	if out.Slower != "" {
 		out.Quantile = permille(c.text(n.get("quantile")))
@@ -135,6 +136,11 @@ func (c *converter) analysis(n *node) *release.Analysis {
 		c.f.add(queries.at, []string{"want:  the base URL of a Prometheus"}, "add  prometheus: http://127.0.0.1:9090  beside it", "analysis has queries, but no prometheus that would answer them")
 	case len(out.Queries) == 0 && at != nil && !n.broken && !n.holes:
 		c.f.add(at.at, nil, "add  queries:  beside it, or remove it", "prometheus is never asked anything")
+	case out.Secret != "" && usable(at) && inTheClear(out.Prometheus):
+		c.f.add(at.at, []string{"want:  https://, or http:// to this machine itself"}, "write  https://", "prometheus would be told its secret in the clear")
+	}
+	if at := n.get("secret"); at != nil && n.get("prometheus") == nil && !n.broken && !n.holes {
+		c.f.add(at.at, nil, "add  prometheus:  beside it, or remove it", "secret is of prometheus, and there is none")
 	}
 	return out
 }

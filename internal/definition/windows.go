@@ -1,6 +1,8 @@
 package definition
 
 import (
+	"net/netip"
+	"net/url"
 	"time"
 	_ "time/tzdata" // so that a zone is known on every machine, or on none
 
@@ -49,9 +51,22 @@ func (c *converter) events(n *node) []release.Webhook {
 	}
 	var out []release.Webhook
 	for _, item := range n.items {
+		if at := item.get("url"); usable(at) && inTheClear(c.text(at)) {
+			c.f.add(at.at, []string{"want:  https://, or http:// to this machine itself"}, "write  https://", "the webhook would be told in the clear")
+		}
 		out = append(out, release.Webhook{URL: c.text(item.get("url")), Secret: c.text(item.get("secret"))})
 	}
 	return out
+}
+
+// inTheClear says whether what is sent to an address can be read on its way.
+func inTheClear(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
+		return false // package event and prometheus say what else cannot be used
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !ip.IsLoopback()
 }
 
 func (c *converter) tls(n *node) *release.TLS {

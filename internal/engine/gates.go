@@ -15,7 +15,7 @@ import (
 func (e *Engine) ask(ctx context.Context, key Key, questions []rollout.Question) map[string]rollout.Metric {
 	var out map[string]rollout.Metric
 	if len(questions) > 0 {
-		out = e.query(ctx, questions)
+		out = e.query(ctx, key, questions)
 	}
 	m := e.memory(key)
 	e.mu.Lock()
@@ -32,14 +32,14 @@ func (e *Engine) answers(key Key) map[string]rollout.Metric {
 	return m.metrics
 }
 
-func (e *Engine) query(ctx context.Context, questions []rollout.Question) map[string]rollout.Metric {
+func (e *Engine) query(ctx context.Context, key Key, questions []rollout.Question) map[string]rollout.Metric {
 	out := make(map[string]rollout.Metric, len(questions))
 	for _, q := range questions {
 		if e.Metrics == nil {
 			out[q.Expr] = rollout.Metric{Error: "this server asks no Prometheus"}
 			continue
 		}
-		value, found, err := e.Metrics.Query(ctx, q.Base, q.Expr)
+		value, found, err := e.Metrics.Query(ctx, key, q)
 		m := rollout.Metric{Value: value, Found: found}
 		if err != nil {
 			m.Error = fault.Of(err).What

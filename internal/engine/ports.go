@@ -89,9 +89,10 @@ type Store interface {
 
 // Metrics is where the values of an analysis' queries come from.
 type Metrics interface {
-	// Query evaluates an expression now at the server below base. found is false if
-	// there is no value. A server that does not answer is an error.
-	Query(ctx context.Context, base, expr string) (value float64, found bool, err error)
+	// Query evaluates an expression now at the server that the question names, with the
+	// environment's secret that it names. found is false if there is no value. A server that does
+	// not answer is an error, and so is a secret that is not there; no error holds its value.
+	Query(ctx context.Context, env Key, q rollout.Question) (value float64, found bool, err error)
 }
 
 // Admitter judges releases by the policies of environments.

@@ -41,7 +41,7 @@ func strategyOf(r release.Rollout) rollout.Strategy {
 	if a := r.Analysis; a != nil {
 		s.Analysis = &rollout.Analysis{
 			Requests: a.Requests, Errors: a.Errors, Slower: a.Slower, Quantile: a.Quantile,
-			Window: milliseconds(a.WindowMS), Prometheus: a.Prometheus,
+			Window: milliseconds(a.WindowMS), Prometheus: a.Prometheus, Secret: a.Secret,
 		}
 		for _, q := range a.Queries {
 			s.Analysis.Queries = append(s.Analysis.Queries, rollout.Query(q))

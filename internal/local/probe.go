@@ -9,10 +9,13 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
-// How fast an instance is probed that has not answered yet.
+// How fast an instance is probed that has not answered yet. A command is a container of
+// its own for each probe, so it is asked more gently.
 const (
 	firstWait = 2 * time.Millisecond
 	lastWait  = 100 * time.Millisecond
+	firstExec = 100 * time.Millisecond
+	lastExec  = time.Second
 )
 
 // health turns probe results into a phase. Until an instance has been ready it is
@@ -22,18 +25,21 @@ const (
 type health struct {
 	cfg release.Health
 
-	mu        sync.Mutex
-	phase     rollout.Phase
-	wasReady  bool
-	successes int       // in a row
-	since     time.Time // the first of them
-	failures  int       // in a row
-	text      string    // of the last failure; empty after a success
-	wait      time.Duration
+	mu         sync.Mutex
+	phase      rollout.Phase
+	wasReady   bool
+	successes  int           // in a row
+	since      time.Time     // the first of them
+	failures   int           // in a row
+	text       string        // of the last failure; empty after a success
+	wait, last time.Duration // before the next probe and at most, until it is ready
 }
 
 func newHealth(cfg release.Health, adopted, wasReady bool) *health {
-	h := &health{cfg: cfg, phase: rollout.Starting, wasReady: wasReady, wait: firstWait}
+	h := &health{cfg: cfg, phase: rollout.Starting, wasReady: wasReady, wait: firstWait, last: lastWait}
+	if len(cfg.Exec) > 0 {
+		h.wait, h.last = firstExec, lastExec
+	}
 	if adopted {
 		h.phase = rollout.Unknown
 	}
@@ -92,7 +98,7 @@ func (h *health) next(err error) time.Duration {
 		return interval
 	}
 	wait := min(h.wait, max(interval, firstWait))
-	h.wait = min(h.wait+h.wait/2, lastWait)
+	h.wait = min(h.wait+h.wait/2, h.last)
 	return wait
 }
 

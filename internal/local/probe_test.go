@@ -89,6 +89,25 @@ func TestProbingIsFastUntilReady(t *testing.T) {
 	})
 }
 
+// TestProbingByCommandIsGentle: each probe is a container, and a program that takes ten
+// seconds to start is not asked a hundred times.
+func TestProbingByCommandIsGentle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var at []time.Duration
+		check := func(context.Context) error {
+			at = append(at, time.Since(begin))
+			return errors.New("not yet")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		newHealth(release.Health{Exec: []string{"/ready"}, IntervalMS: 5000, TimeoutMS: 1000, Successes: 1, Failures: 3}, false, false).run(ctx, check, func(rollout.Phase) {})
+		if at[0] != 0 || at[1] != firstExec || len(at) > 20 || at[len(at)-1]-at[len(at)-2] != lastExec {
+			t.Errorf("probes at %v", at)
+		}
+	})
+}
+
 func TestProbeThatHangsIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

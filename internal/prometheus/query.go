@@ -1,23 +1,25 @@
 // Package prometheus asks a Prometheus server, or what speaks its HTTP API, for one
 // number: https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries
 //
-// It judges nothing: whether a number is good is for package gate to say. It sends
-// no credentials.
+// It judges nothing: whether a number is good is for package gate to say.
 //
 // Start at [Query]. real_test.go asks a real Prometheus.
 package prometheus
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
@@ -32,20 +34,25 @@ const (
 var client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // Query evaluates a PromQL expression now, at the server whose API is below base, such
-// as "http://localhost:9090". found is false if the result is empty. The value may be
-// NaN or infinite.
+// "http://localhost:9090". found is false if the result is empty. The value may be
+// NaN or infinite. Credentials with a colon are user:password (RFC 7617), others a bearer
+// token (RFC 6750), and nil are none; they are in no error, and go nowhere in the clear but to this machine.
 //
 // A fault is of kind Unavailable if the server does not answer, fails or warns that
 // the result is not to be relied on, and of kind Invalid if the expression is wrong or is
 // not one number: several series, a range, a text, a histogram.
-func Query(ctx context.Context, base, expr string) (value float64, found bool, err error) {
-	where, err := endpoint(base)
+func Query(ctx context.Context, base, expr string, credentials []byte) (value float64, found bool, err error) {
+	where, err := endpoint(base, credentials != nil)
+	if err != nil {
+		return 0, false, err
+	}
+	login, err := authorization(credentials)
 	if err != nil {
 		return 0, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	answer, err := ask(ctx, where, expr)
+	answer, err := ask(ctx, where, expr, login)
 	if err != nil {
 		return 0, false, err
 	}
@@ -60,13 +67,31 @@ func Query(ctx context.Context, base, expr string) (value float64, found bool, e
 	return answer.Data.number(base, expr)
 }
 
-func endpoint(base string) (string, error) {
+func endpoint(base string, secret bool) (string, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return "", fault.New(fault.Invalid, "the address of Prometheus cannot be used").
 			Mend("write  an address such as http://localhost:9090, without credentials")
 	}
+	ip := net.ParseIP(u.Hostname())
+	if secret && u.Scheme != "https" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", fault.New(fault.Invalid, "Prometheus would be told its secret in the clear").At(base).Mend("write  https://")
+	}
 	return u.JoinPath("api/v1/query").String(), nil
+}
+
+// authorization is the header of credentials; empty: none.
+func authorization(credentials []byte) (string, error) {
+	text := strings.TrimSpace(string(credentials))
+	switch {
+	case credentials == nil:
+		return "", nil
+	case text == "" || strings.ContainsFunc(text, unicode.IsControl):
+		return "", fault.New(fault.Invalid, "the secret for Prometheus is neither a token nor user:password")
+	case strings.Contains(text, ":"):
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(text)), nil
+	}
+	return "Bearer " + text, nil
 }
 
 // answer is the envelope of every answer of the API.
@@ -109,13 +134,16 @@ func (s *sample) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-func ask(ctx context.Context, where, expr string) (a answer, err error) {
+func ask(ctx context.Context, where, expr, login string) (a answer, err error) {
 	form := url.Values{"query": {expr}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form))
 	if err != nil {
 		return a, fault.New(fault.Internal, "ask Prometheus: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if login != "" {
+		req.Header.Set("Authorization", login)
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		return a, unavailable(where, "%w", err)

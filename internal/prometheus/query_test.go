@@ -53,7 +53,7 @@ func TestAnswers(t *testing.T) {
 				fmt.Fprint(w, c.body)
 			}))
 			defer server.Close()
-			value, found, err := prometheus.Query(t.Context(), server.URL+"/below/", `up{a="b"}`)
+			value, found, err := prometheus.Query(t.Context(), server.URL+"/below/", `up{a="b"}`, nil)
 			got := fmt.Sprint(value, found)
 			if err != nil {
 				got = string(fault.Of(err).Kind) + ": " + fault.Of(err).What
@@ -78,14 +78,39 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	for _, base := range []string{silent.URL, gone.URL} {
-		if _, _, err := prometheus.Query(ctx, base, "up"); fault.Of(err) == nil || fault.Of(err).Kind != fault.Unavailable {
+		if _, _, err := prometheus.Query(ctx, base, "up", nil); fault.Of(err) == nil || fault.Of(err).Kind != fault.Unavailable {
 			t.Errorf("%s: %v", base, err)
 		}
 	}
 	for _, base := range []string{"", "localhost:9090", "ftp://localhost", "http://a:secret@localhost", "http://", "http://localhost?x=y", "http://%zz"} {
-		_, _, err := prometheus.Query(t.Context(), base, "up")
+		_, _, err := prometheus.Query(t.Context(), base, "up", nil)
 		if fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", base, err)
+		}
+	}
+}
+
+// TestCredentials: a token or a user with a password is sent as its scheme says, to this
+// machine or by TLS, and is in no error.
+func TestCredentials(t *testing.T) {
+	var got string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Get("Authorization")
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, "no such user")
+	}))
+	defer server.Close()
+	for secret, want := range map[string]string{"marker\n": "Bearer marker", "dana:marker": "Basic ZGFuYTptYXJrZXI="} {
+		_, _, err := prometheus.Query(t.Context(), server.URL, "up", []byte(secret))
+		if f := fault.Of(err); got != want || f == nil || f.Kind != fault.Unavailable || strings.Contains(f.Error(), "marker") {
+			t.Errorf("%q was sent, %v", got, err)
+		}
+	}
+	for base, secret := range map[string]string{server.URL: "mar\nker", "http://10.0.0.1:9090": "marker", "http://prometheus.test": "marker", server.URL + "/x": " "} {
+		got = ""
+		_, _, err := prometheus.Query(t.Context(), base, "up", []byte(secret))
+		if f := fault.Of(err); f == nil || f.Kind != fault.Invalid || got != "" || strings.Contains(f.Error(), "marker") {
+			t.Errorf("%s: %v, sent %q", base, err, got)
 		}
 	}
 }
@@ -99,7 +124,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Cleanup(server.Close)
 	f.Fuzz(func(t *testing.T, text string) {
 		body = text
-		value, found, err := prometheus.Query(t.Context(), server.URL, "up")
+		value, found, err := prometheus.Query(t.Context(), server.URL, "up", nil)
 		if (err != nil || !found) && value != 0 {
 			t.Fatalf("%v, %v, %v", value, found, err)
 		}

@@ -40,7 +40,7 @@ func TestRealPrometheus(t *testing.T) {
 	defer app.Close()
 	base := start(t, binary, strings.TrimPrefix(app.URL, "http://"))
 	ask := func(expr string) string {
-		value, found, err := prometheus.Query(t.Context(), base, expr)
+		value, found, err := prometheus.Query(t.Context(), base, expr, nil)
 		if err != nil {
 			return string(fault.Of(err).Kind)
 		}

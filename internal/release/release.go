@@ -170,6 +170,7 @@ type Analysis struct {
 	Quantile   int     `json:"quantile,omitempty"`   // per mille, such as 950
 	WindowMS   int64   `json:"windowMs"`             // how long evidence is waited for before the rollout gives up
 	Prometheus string  `json:"prometheus,omitempty"` // base URL
+	Secret     string  `json:"secret,omitempty"`     // name of the secret that Prometheus asks for: a token, or user:password; empty: none
 	Queries    []Query `json:"queries,omitempty"`    // of Prometheus, in file order
 }
 

@@ -83,6 +83,9 @@ func (a Analysis) check(c *checker, where string) {
 		c.between(where+".quantile", int64(a.Quantile), 0, 0)
 	}
 	c.text(where+".prometheus", a.Prometheus)
+	if a.Secret != "" {
+		c.name(where+".secret", a.Secret)
+	}
 	c.count(where+".queries", len(a.Queries), 0, maxList)
 	if len(a.Queries) > 0 && a.Prometheus == "" {
 		c.fail(where+".prometheus", "is missing; there are queries")

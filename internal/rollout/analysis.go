@@ -17,8 +17,9 @@ const analysisPoll = time.Second
 
 // Question is an expression that Prometheus is asked.
 type Question struct {
-	Base string // URL
-	Expr string
+	Base   string // URL
+	Secret string // name of the environment's secret that Prometheus asks for; empty: none
+	Expr   string
 }
 
 // Metric is the answer.
@@ -37,7 +38,7 @@ func (s State) Questions() []Question {
 	a := r.To.Strategy.Analysis
 	var out []Question
 	for _, q := range a.Queries {
-		out = append(out, Question{a.Prometheus, r.expression(q)})
+		out = append(out, Question{a.Prometheus, a.Secret, r.expression(q)})
 	}
 	return out
 }

@@ -51,6 +51,7 @@ type Analysis struct {
 	Quantile   int           `json:"quantile,omitempty"`   // per mille
 	Window     time.Duration `json:"window"`               // how long evidence is waited for
 	Prometheus string        `json:"prometheus,omitempty"` // base URL
+	Secret     string        `json:"secret,omitempty"`     // name of the secret that it asks for; empty: none
 	Queries    []Query       `json:"queries,omitempty"`
 }
 

@@ -130,6 +130,9 @@ func (s *Store) List(key rollout.Key) ([]Version, error) {
 	return s.versions(filepath.Join(s.dir, key.App, key.Env))
 }
 
+// All gives every version, by environment, name and number.
+func (s *Store) All() ([]Version, error) { return s.versions(s.dir) }
+
 // Holds says whether there is a version with these encrypted bytes, of any environment.
 func (s *Store) Holds(sealed digest.Digest) (bool, error) {
 	all, err := s.versions(s.dir)

@@ -27,8 +27,8 @@ type answer struct {
 	err   error
 }
 
-func (m metrics) Query(_ context.Context, _, expr string) (float64, bool, error) {
-	w := m.w
+func (m metrics) Query(_ context.Context, _ rollout.Key, q rollout.Question) (float64, bool, error) {
+	w, expr := m.w, q.Expr
 	if w.chance(0.02) {
 		w.metricsOut = w.now.Add(w.between(0, 10*time.Second))
 		w.tell("fault: Prometheus is gone until %s", w.metricsOut.Sub(epoch))
