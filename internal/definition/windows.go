@@ -1,8 +1,7 @@
 package definition
 
 import (
-	"net/netip"
-	"net/url"
+	"strings"
 	"time"
 	_ "time/tzdata" // so that a zone is known on every machine, or on none
 
@@ -59,14 +58,19 @@ func (c *converter) events(n *node) []release.Webhook {
 	return out
 }
 
-// inTheClear says whether what is sent to an address can be read on its way.
+// inTheClear says whether what is sent to an address can be read on its way: whether it
+// is http, and not to this machine itself.
 func inTheClear(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
-		return false // package event and prometheus say what else cannot be used
+	rest, plain := strings.CutPrefix(address, "http://")
+	host := rest
+	if at := strings.IndexAny(rest, "/?#"); at >= 0 {
+		host = rest[:at]
 	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	return err != nil || !ip.IsLoopback()
+	if at := strings.LastIndexByte(host, ':'); at >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:at]
+	}
+	here := host == "localhost" || host == "[::1]" || strings.HasPrefix(host, "127.") && strings.Trim(host, "0123456789.") == ""
+	return plain && !here
 }
 
 func (c *converter) tls(n *node) *release.TLS {
