@@ -80,11 +80,11 @@ func TestTCP(t *testing.T) {
 		return nil
 	})
 	a.kill()
-	deployed()
 	if got := a.get(call); !strings.Contains(got, "instance demo-production-back-") {
 		t.Errorf("without a server: %q", got)
 	}
 	a.start()
+	deployed().ok() // it has waited for the server
 	a.settled()
 	a.awaitMarker(run, "3")
 	a.unharmed(run)
