@@ -54,7 +54,7 @@ func TestRebuild(t *testing.T) {
 	if err := os.Remove(statement); err != nil {
 		t.Fatal(err)
 	}
-	a.edit("ashlar.yaml", `ldflags: ["-s", "-w"]`, `ldflags: ["-s"]`)
+	a.write("cmd/guest/more.go", "package main\n\nfunc init() { println(\"something else\") }\n")
 	other := filepath.Join(dir, "other.tar")
 	a.ashlar("export", "1", "--to", other).ok()
 	elsewhere(other, fault.Refused.ExitCode(), "gave something else", "web: sha256:")
