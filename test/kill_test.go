@@ -112,7 +112,7 @@ func (k *killer) round(n int) {
 	if at < 0 {
 		k.steps["none"]++
 	} else {
-		k.resumed(n, entries[at:], k.said.from(said))
+		k.resumed(n, entries[at:], said)
 	}
 	k.ended(n, entries)
 }
@@ -128,7 +128,7 @@ func (a *app) head() int64 { return int64(len(a.entries(0))) }
 
 // resumed expects the server, and the record, to say which rollout goes on from
 // which step, and how it ended.
-func (k *killer) resumed(n int, entries []record.Entry, said string) {
+func (k *killer) resumed(n int, entries []record.Entry, from int) {
 	k.t.Helper()
 	_, step, _ := strings.Cut(entries[0].Reason, "was at the step ")
 	k.steps[step]++
@@ -139,9 +139,11 @@ func (k *killer) resumed(n int, entries []record.Entry, said string) {
 	}
 	number := fmt.Sprintf("rollout=%d ", entries[0].Rollout)
 	for _, words := range []string{`msg="rollout resumed"`, "msg=" + entries[at].Kind} {
-		if !slices.ContainsFunc(lines(said), func(l string) bool { return strings.Contains(l, words) && strings.Contains(l+" ", number) }) {
-			k.t.Errorf("round %d: the server does not say %s of %s:\n%s", n, words, number, said)
-		}
+		// It may say so a moment after it was done.
+		k.await(fmt.Sprintf("round %d: the server to say %s of %s", n, words, number), func() error {
+			told := slices.ContainsFunc(lines(k.said.from(from)), func(l string) bool { return strings.Contains(l, words) && strings.Contains(l+" ", number) })
+			return missing(told, words)
+		})
 	}
 }
 

@@ -135,7 +135,8 @@ func TestPolicyReplaced(t *testing.T) {
 	a.deploy()
 	was := ids(a.status())
 
-	a.edit("ashlar.yaml", "health: {http: /healthz, interval: 200ms, start: 10s}", "health: {http: /never, interval: 200ms, start: 60s}")
+	a.edit("ashlar.yaml", "serves]", "sick]") // it never gets ready
+	a.edit("ashlar.yaml", "start: 10s", "start: 60s")
 	ended := a.background("deploy", "production", "-y")
 	a.await("the new instances to be started", func() error { return missing(len(a.status().Instances) >= 4, "4 instances") })
 	a.ashlar("policy", "set", "production", "closed.yaml").ok()
@@ -147,7 +148,7 @@ func TestPolicyReplaced(t *testing.T) {
 		t.Error("a release is in quarantine for what a policy says")
 	}
 	a.ashlar("deploy", "production", "-y").failed(5, "rule none: Nothing goes.", "release.number = 2")
-	a.edit("ashlar.yaml", "/never", "/healthz")
+	a.edit("ashlar.yaml", "sick]", "serves]")
 
 	// What is live is replaced when it ends, whatever the policy says of it.
 	for _, pid := range a.pids(was[0]) {

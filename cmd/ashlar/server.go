@@ -150,6 +150,10 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return errors.Join(err, s.closePlatform(ctx))
 	}
+	told, _, err := s.store.Head(ctx) // before the engine runs: what it does is to be told
+	if err != nil {
+		return errors.Join(err, s.closePlatform(ctx))
+	}
 	socket, err := api.Listen(s.runDir)
 	if err != nil {
 		return errors.Join(err, s.closePlatform(ctx))
@@ -164,7 +168,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { return s.api().Serve(running, socket) })
 	g.Go(func() error { return quiet(s.engine.Run(running, time.Now)) })
 	g.Go(func() error { s.router.keep(running, s.routerPID, s.wakeAll); return nil })
-	g.Go(func() error { return quiet(s.narrate(running)) })
+	g.Go(func() error { return quiet(s.narrate(running, told)) })
 	g.Go(func() error { return quiet(s.courier.Run(running)) })
 	g.Go(func() error { return quiet(s.notary.Run(running, s.store.Appended)) })
 	if logSocket != nil {
@@ -254,12 +258,8 @@ func (s *server) wakeAll() {
 	}
 }
 
-// narrate tells the steps of rollouts in the server's log, from the record.
-func (s *server) narrate(ctx context.Context) error {
-	from, _, err := s.store.Head(ctx)
-	if err != nil {
-		return err
-	}
+// narrate tells the steps of rollouts in the server's log, from the record's entry from on.
+func (s *server) narrate(ctx context.Context, from int64) error {
 	for {
 		appended := s.store.Appended()
 		entries, err := s.store.Entries(ctx, engine.Key{}, from, -1)

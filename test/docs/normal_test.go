@@ -19,13 +19,14 @@ var rules = []struct {
 	{regexp.MustCompile(`\b20\d\d[-/]\d\d[-/]\d\d \d\d:\d\d:\d\d(\.\d+)?`), "<time>"},
 	{regexp.MustCompile(`(?m)^ *\d+  <time>`), "<index>  <time>"}, // of the record
 	{regexp.MustCompile(`\b\d+\.\d\d s\b`), "<seconds>"},
-	{regexp.MustCompile(`\b(\d+[dhms])+\b`), "<age>"},                   // how long ago, of status
-	{regexp.MustCompile(`\b\d+(\.\d+)? (B|KiB|MiB|GiB)\b`), "<size>"},   // sizes differ with the Go version
-	{regexp.MustCompile(`\bgo1\.\d+(\.\d+)?\b`), "<go version>"},        //
-	{regexp.MustCompile(`\b\d+ entries, root \S{43}=`), "<head>"},       // the record's length and root hash
-	{regexp.MustCompile(`\broot@[\w.-]+`), "<who>"},                     //
-	{regexp.MustCompile(`\b10\.213\.\d+\.\d+\b`), "<instance address>"}, // of the free block that was found
-	{regexp.MustCompile(` {2,}`), "  "},                                 // columns are as wide as what is in them
+	{regexp.MustCompile(`\b(\d+[dhms])+\b`), "<age>"},                         // how long ago, of status
+	{regexp.MustCompile(`\b\d+(\.\d+)? (B|KiB|MiB|GiB)\b`), "<size>"},         // sizes differ with the Go version
+	{regexp.MustCompile(`\bgo1\.\d+(\.\d+)?\b`), "<go version>"},              //
+	{regexp.MustCompile(`\b\d+ entries, root \S{43}=`), "<head>"},             // the record's length and root hash
+	{regexp.MustCompile(`\b\d+ of \d+ (requests failed )?\(`), "<counted> ("}, // how many requests an analysis has seen
+	{regexp.MustCompile(`\broot@[\w.-]+`), "<who>"},                           //
+	{regexp.MustCompile(`\b10\.213\.\d+\.\d+\b`), "<instance address>"},       // of the free block that was found
+	{regexp.MustCompile(` {2,}`), "  "},                                       // columns are as wide as what is in them
 }
 
 var (
