@@ -37,6 +37,9 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 	if err == nil && q.Platforms {
 		indexes, err = build.Indexes(ctx, b, q.Definition, rel)
 	}
+	if err == nil && !q.Untested {
+		err = runTests(ctx, objects, q, rel)
+	}
 	if err = errors.Join(err, objects.Close()); err != nil {
 		unlock()
 		return cli.Built{}, err

@@ -4,7 +4,7 @@
 //
 //	go:     -> go build      \
 //	files:  -> globs          }-> entries -> layer tree -> manifest -> sealed tree -> release
-//	debian: -> lock -> .debs /
+//	debian: -> lock -> .debs / (minimised, where that is asked for: see package minimal)
 //	image:  -> lock -> layers/
 //	dockerfile: -> somebody else's program -> the same as image:
 //
@@ -85,6 +85,7 @@ const (
 	StepLock     Step = "lock"     // external inputs are resolved
 	StepFetch    Step = "fetch"    // packages are brought into the object store
 	StepUnpack   Step = "unpack"   // packages, or an image's layers, become a tree
+	StepMinimise Step = "minimise" // what no program needs is left out
 	StepImage    Step = "image"    // a Dockerfile is built
 	StepGo       Step = "go"       // a Go program is compiled
 	StepFiles    Step = "files"    // files are read

@@ -208,5 +208,8 @@ func (c *component) debianSource(ctx context.Context, src *definition.DebianSour
 	}
 	text := fmt.Sprintf("debian %s (%s)", strings.Join(lock.Requested, " "), src.Suite)
 	unpack.done(Event{Text: text, Count: len(lock.Packages)})
+	if src.Minimise != nil {
+		return c.minimise(tree, src, text)
+	}
 	return made{entries: tree.Tree.Entries, comment: text, chapter: tree.Chapter}, nil
 }

@@ -119,7 +119,7 @@ func (p *program) builtArtifact(ctx context.Context, flags artifactFlags) (subje
 	if err != nil {
 		return subject{}, err
 	}
-	built, err := p.build(ctx, def, "", buildFlags{})
+	built, err := p.build(ctx, def, "", buildFlags{untested: true})
 	if err != nil {
 		return subject{}, err
 	}

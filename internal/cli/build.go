@@ -19,6 +19,7 @@ import (
 // buildFlags are those of every command that builds.
 type buildFlags struct {
 	update, locked bool
+	untested       bool // without run tests; of `ashlar build` alone
 	platforms      bool // all of the definition's, not this machine's alone; of no flag
 }
 
@@ -38,6 +39,8 @@ func (p *program) buildCommand() *cobra.Command {
 		Long: "Builds an artifact of each component into the object store: reproducible, sealed, named by digest.\n" +
 			"External inputs come from ashlar.lock; what it names is kept, so a build works offline.\n" +
 			"With platforms: in ashlar.yaml, artifacts of all of them are built, and exported as one OCI index.\n\n" +
+			"A component with minimise: has a run test, which is run once for each artifact, as root, without a network.\n" +
+			"One that fails fails the build.\n\n" +
 			"With --check everything is built twice more, without what was remembered, and with other directories, host\n" +
 			"names, users, time zones, umasks, locales, numbers of processors, and orders and times of the files. What\n" +
 			"differs is named by path and offset, and the exit status is 5.",
@@ -81,10 +84,12 @@ func (p *program) buildCommand() *cobra.Command {
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "build twice more under other circumstances, and compare")
+	cmd.Flags().BoolVar(&flags.untested, "untested", false, "leave the run tests of minimised components to the deploy")
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign what is built, as  ashlar deploy  does where there are keys, and have the server record it")
 	cmd.Flags().StringVar(&export, "export", "", "write each artifact as an OCI layout too: a directory, or a file that ends in .tar")
 	cmd.MarkFlagsMutuallyExclusive("check", "update")
 	cmd.MarkFlagsMutuallyExclusive("check", "sign")
+	cmd.MarkFlagsMutuallyExclusive("untested", "sign")
 	cmd.MarkFlagsMutuallyExclusive("check", "export")
 	return cmd
 }
@@ -112,7 +117,7 @@ func (p *program) build(ctx context.Context, def *definition.Definition, env str
 		return Built{}, err
 	}
 	return p.parts.Build(ctx, BuildRequest{
-		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Platforms: flags.platforms, Progress: p.buildProgress(),
+		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Platforms: flags.platforms, Untested: flags.untested, Progress: p.buildProgress(),
 	})
 }
 

@@ -42,6 +42,7 @@ type BuildRequest struct {
 	Update     bool             // resolve external inputs anew
 	Locked     bool             // fail rather than change ashlar.lock
 	Platforms  bool             // build for the definition's other platforms too
+	Untested   bool             // leave out the run tests
 	Progress   func(BuildEvent) // called one at a time
 }
 

@@ -72,6 +72,14 @@ type DebianSource struct {
 	Packages   []string          // names to install
 	Exclude    []string          // dependencies that are left out on purpose
 	Waive      map[string]string // package to the reason why its maintainer scripts may be ignored
+	Minimise   *Minimise         // nil: everything stays
+}
+
+// Minimise leaves out of a closure what no program of the packages is linked with.
+type Minimise struct {
+	Keep    []string      // globs of paths relative to the artifact's root, ** allowed; one that matches nothing is an error
+	Test    []string      // argv of the run test
+	Timeout time.Duration // of the test
 }
 
 // ImageSource takes an image that others made, at the digest that ashlar.lock names.

@@ -4,6 +4,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // sources converts what a component is built from.
@@ -120,5 +121,26 @@ func (c *converter) debianSource(n *node) *DebianSource {
 		Packages:   c.texts(n.get("packages")),
 		Exclude:    c.texts(n.get("exclude")),
 		Waive:      c.textMap(n.get("waive")),
+		Minimise:   c.minimise(n.get("minimise")),
 	}
+}
+
+func (c *converter) minimise(n *node) *Minimise {
+	if n == nil {
+		return nil
+	}
+	n = c.s.fill(n, c.s.root.Defs.get("minimise"))
+	m := &Minimise{Test: c.texts(n.get("test")), Timeout: c.duration(n.get("timeout"), time.Millisecond)}
+	if test := n.get("test"); test != nil && len(m.Test) > 0 && !strings.HasPrefix(m.Test[0], "/") {
+		c.f.add(test.items[0].at, []string{"want:  the path of a program in the artifact"}, "write it like  [/usr/bin/"+path.Base(m.Test[0])+", …]",
+			"the run test %q is not an absolute path", short(m.Test[0]))
+	}
+	for _, item := range items(n.get("keep")) {
+		glob := c.absolute(item)
+		if _, err := path.Match(glob, ""); err != nil {
+			c.f.add(item.at, nil, `close the [, or write \[ for the character itself`, "glob %q is not complete", short(glob))
+		}
+		m.Keep = append(m.Keep, strings.TrimPrefix(glob, "/"))
+	}
+	return m
 }

@@ -128,6 +128,11 @@ var (
 	Below = Origin{Kind: KindRule, Name: "below/1", Text: "a directory of the layer below, repeated as it is there"}
 )
 
+// RuleMinimise is the rule by which entries are left out. It explains no entry: it
+// stands in a chapter beside the packages, which remain inputs although nothing of
+// some is left. A bill of materials names those of which files remain.
+const RuleMinimise = "minimise/1"
+
 // Writer puts a chapter together.
 type Writer struct {
 	chapter Chapter

@@ -3,9 +3,12 @@ package ledger
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
 // part is what a bill of materials lists: a package, a program, a module in it, a base
@@ -25,9 +28,13 @@ type part struct {
 
 // parts lists what an artifact is made of, in the order of the layers.
 func (b *Book) parts() []part {
-	counts := map[key]int{}
+	minimised := slices.ContainsFunc(b.Rules(), func(o Origin) bool { return o.Name == RuleMinimise })
+	counts, files := map[key]int{}, map[key]int{}
 	for _, e := range b.Entries {
 		counts[keyOf(b.Origin(e))]++
+		if e.Type != image.Dir {
+			files[keyOf(b.Origin(e))]++
+		}
 	}
 	var out []part
 	for _, o := range b.Inputs() {
@@ -36,6 +43,9 @@ func (b *Book) parts() []part {
 		case KindArchive:
 			continue // it is read to choose packages, and in no artifact
 		case KindDebian:
+			if minimised && files[keyOf(o)] == 0 {
+				continue // nothing of it was left but directories
+			}
 			p.purl = debianURL(o)
 			p.note = "source package " + o.Source + " " + o.SourceVersion
 		case KindGo:

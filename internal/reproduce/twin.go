@@ -163,7 +163,7 @@ func (t *twin) build(ctx context.Context) error {
 	command := func(attr syscall.SysProcAttr) *exec.Cmd {
 		stdout.Reset()
 		stderr.Reset()
-		cmd := exec.CommandContext(ctx, t.q.Program, "build", "--locked", "--output", "json", "--dir", t.state(), "--file", filepath.Base(t.q.File))
+		cmd := exec.CommandContext(ctx, t.q.Program, "build", "--locked", "--untested", "--output", "json", "--dir", t.state(), "--file", filepath.Base(t.q.File))
 		cmd.Args[0] = t.q.Args0
 		cmd.Dir, cmd.Env = t.home, append(t.c.environ(filepath.Join(t.work, "go-cache")), "PWD="+t.home)
 		cmd.Stdout, cmd.Stderr, cmd.SysProcAttr, cmd.WaitDelay = &stdout, &stderr, &attr, 5*time.Second
