@@ -1,10 +1,12 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -179,4 +181,63 @@ func TestSnapshot(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(to, "l")); err != nil || string(b) != "x" {
 		t.Errorf("%q, %v", b, err)
 	}
+}
+
+// On XFS, which offers reflinks, a snapshot is whole, takes no room for the bytes, and stays
+// as it is when the volume changes.
+func TestSnapshotByReflink(t *testing.T) {
+	dir := xfs(t)
+	from, to := filepath.Join(dir, "data"), filepath.Join(dir, "snapshots", "one")
+	content := bytes.Repeat([]byte("ashlar!\n"), 8<<20)
+	if err := errors.Join(os.Mkdir(from, 0o750), os.WriteFile(filepath.Join(from, "f"), content, 0o640), os.Symlink("f", filepath.Join(from, "l"))); err != nil {
+		t.Fatal(err)
+	}
+	before := free(t, dir)
+	if err := snapshot(t.Context(), from, to); err != nil {
+		t.Fatal(err)
+	}
+	if took := before - free(t, dir); took > int64(len(content))/8 {
+		t.Errorf("the snapshot of %d bytes took %d", len(content), took)
+	}
+	if err := os.WriteFile(filepath.Join(from, "f"), []byte("other"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "l")); err != nil || !bytes.Equal(b, content) {
+		t.Errorf("the snapshot has %d bytes, %v", len(b), err)
+	}
+}
+
+// xfs mounts a file system of its own.
+func xfs(t *testing.T) string {
+	t.Helper()
+	image, dir := filepath.Join(t.TempDir(), "xfs"), t.TempDir()
+	f, err := os.Create(image)
+	if err == nil {
+		err = errors.Join(f.Truncate(512<<20), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"mkfs.xfs", "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	return dir
+}
+
+// free is the room of a file system, once what is under way is written.
+func free(t *testing.T, dir string) int64 {
+	t.Helper()
+	unix.Sync()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bfree) * st.Bsize
 }
