@@ -66,7 +66,7 @@ func (s *selection) needs(o object, f *ELF) {
 	own := s.expand(f.RPath, o, f)
 	dirs, hand := slices.Concat(own, o.rpaths), slices.Concat(own, o.rpaths)
 	if len(f.RunPath) > 0 { // DT_RPATH is of no account then, and DT_RUNPATH is for the object alone
-		dirs, hand = s.expand(f.RunPath, o, f), nil
+		dirs, hand = s.expand(f.RunPath, o, f), o.rpaths
 	}
 	dirs = append(dirs, defaults(f)...)
 	for _, name := range f.Needed {

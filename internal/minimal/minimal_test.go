@@ -60,8 +60,8 @@ func TestSelect(t *testing.T) {
 	w.file("tools", "usr/bin/tool", app)
 	w.file("tools", "usr/bin/other", needs("libunused.so"))
 	w.file("c", "usr/lib64/ld.so", needs())
-	w.file("a", "usr/lib/liba.so.1", needs("libelsewhere.so")) // of another machine, and no ELF file for the loader
-	w.elf["usr/lib/liba.so.1"].Machine = elf.EM_AARCH64
+	w.file("a", "usr/lib/app/liba.so.1", needs("libelsewhere.so")) // of another machine, and no ELF file for the loader
+	w.elf["usr/lib/app/liba.so.1"].Machine = elf.EM_AARCH64
 	w.link("a", "usr/lib/x86_64-linux-gnu/liba.so.1", "liba.so.1.2")
 	w.file("a", "usr/lib/x86_64-linux-gnu/liba.so.1.2", needs("libb.so"))
 	w.file("b", "usr/lib/x86_64-linux-gnu/libb.so", needs())
@@ -100,8 +100,12 @@ func TestSearchPaths(t *testing.T) {
 		w := newWorld()
 		app := needs("liba.so")
 		app.RPath, app.RunPath = c.rpath, c.runpath
+		between := needs("libc.so")
+		between.RunPath = []string{"/none:/opt"} // the program's own DT_RPATH still counts for what it loads
 		w.file("app", "usr/bin/app", app)
-		w.file("a", "opt/liba.so", needs("libb.so"))
+		w.file("a", "opt/liba.so", needs("libb.so", "libm.so"))
+		w.file("m", "usr/lib/libm.so", between)
+		w.file("c", "opt/libc.so", needs("libb.so"))
 		w.file("b", "opt/libb.so", needs())
 		_, err := w.choose()
 		if c.rpath != nil && err != nil {
