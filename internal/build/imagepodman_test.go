@@ -76,7 +76,7 @@ func (p podman) run(args ...string) string {
 // what is made of it with what podman itself mounts.
 func TestPodman(t *testing.T) {
 	if _, err := exec.LookPath("podman"); err != nil || os.Getuid() != 0 {
-		t.Skip("this needs root and podman: apt-get install podman")
+		t.Fatal("this needs root and podman: apt-get install podman")
 	}
 	p := newProject(t, map[string]string{
 		"ashlar.yaml": strings.NewReplacer("      - files: {from: \"www/*\", to: /srv/}\n", "", "RUN", "").Replace(onImage),
@@ -113,7 +113,7 @@ func TestPodman(t *testing.T) {
 // TestDockerfile builds with podman, once for the same inputs, and holds to the lock.
 func TestDockerfile(t *testing.T) {
 	if _, err := exec.LookPath("podman"); err != nil || os.Getuid() != 0 {
-		t.Skip("this needs root and podman: apt-get install podman")
+		t.Fatal("this needs root and podman: apt-get install podman")
 	}
 	storage := podmanDir(t)
 	conf := filepath.Join(storage, "storage.conf")

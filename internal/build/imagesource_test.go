@@ -50,7 +50,7 @@ func root(t *testing.T, p *project, sealed digest.Digest) image.Tree {
 // builds on that: the tree is the original's.
 func TestSkopeo(t *testing.T) {
 	if _, err := exec.LookPath("skopeo"); err != nil {
-		t.Skip("skopeo is not installed: apt-get install skopeo")
+		t.Fatal("skopeo is not installed: apt-get install skopeo")
 	}
 	p, _, layout := export(t, "layout")
 	original := root(t, p, p.mustRelease().Environments["production"].Components["web"].Spec.Tree)

@@ -21,7 +21,7 @@ import (
 func TestPlatforms(t *testing.T) {
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 	if other == "" {
-		t.Skip("the test knows amd64 and arm64")
+		t.Fatal("the test knows amd64 and arm64")
 	}
 	files := two()
 	files["ashlar.yaml"] = strings.Replace(files["ashlar.yaml"], "app: two\n", "app: two\nplatforms: [linux/amd64, linux/arm64]\n", 1)
