@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("sim.seeds", 1000, "how many seeds to run")
+	seeds = flag.Int("sim.seeds", 2000, "how many seeds to run")
 	first = flag.Uint64("sim.seed", 1, "the first seed")
 	tell  = flag.Bool("sim.story", false, "print the story of the first seed")
 )
