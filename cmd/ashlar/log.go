@@ -81,7 +81,7 @@ func renewLog(ctx context.Context, dir, reason string) (_ map[string]string, err
 	if _, err := notary.PublicKey(dir); err != nil {
 		return nil, fault.New(fault.NotFound, "there is no log to renew: %w", err)
 	}
-	unlock, err := store.Lock(dir)
+	unlock, err := store.Lock(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

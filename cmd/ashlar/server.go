@@ -67,7 +67,7 @@ func serve(ctx context.Context, q cli.ServeRequest, stderr io.Writer) (err error
 	if err := os.MkdirAll(q.Dir, 0o755); err != nil {
 		return fault.New(fault.Unavailable, "make the state directory: %w", err).At(q.Dir).Mend("run as root, or choose another with --dir")
 	}
-	unlock, err := store.Lock(q.Dir)
+	unlock, err := store.Lock(ctx, q.Dir)
 	if err != nil {
 		return err
 	}

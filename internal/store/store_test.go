@@ -389,28 +389,6 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestLock(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = Lock(dir)
-	wantFault(t, err, fault.Conflict, dir, "its process is")
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err = Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Lock(filepath.Join(dir, "nowhere"))
-	wantFault(t, err, fault.Unavailable, "nowhere")
-}
-
 // A statement's leaf and the entry that tells of it are one change; the leaf is in
 // the tree, and not among the entries.
 func TestAppendStatements(t *testing.T) {
