@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -81,7 +82,7 @@ var functions = []function{
 		about: "So many different owners of the group approved that the release goes to this environment. Approvals to break the glass do not count.",
 	}, {
 		name: "noFixable", usage: `noFixable("critical", days(7))`, args: []*cel.Type{cel.StringType, cel.DurationType}, result: cel.BoolType, check: severity, call: noFixable,
-		about: "The database of vulnerabilities has none of that severity or a worse one that is mended in a newer version, was published longer ago, and is not excused by a VEX statement. Without a database, or where the packages of a component are not known, that cannot be said, which denies.",
+		about: "The database of vulnerabilities has none of that severity or a worse one that is mended in a newer version, was published longer ago, and is not excused by a VEX statement. One whose severity is unknown counts as of any. Without a database, or where the packages of a component are not known, that cannot be said, which denies.",
 	}, {
 		name: "during", usage: `during("mon-fri", "09:00", "17:00", "Europe/Berlin")`, args: []*cel.Type{cel.StringType, cel.StringType, cel.StringType, cel.StringType}, result: cel.BoolType, check: windowCheck, call: during,
 		about: "It is one of those days and between those times there. Days are `mon-fri`, `sat,sun` or `daily`; a window may go over midnight.",
@@ -216,23 +217,27 @@ func noFixable(c *call, args []any) ref.Val {
 	fixes := map[string]bool{}
 	unknown := 0
 	for _, x := range v.Found {
-		switch {
-		case x.Excused != "" || x.Fixed == "" || c.facts.Now.Sub(x.Published) <= age:
-		case x.Severity == "unknown":
-			unknown++
-		case slices.Index(severities, x.Severity) >= least:
-			bad = append(bad, fmt.Sprintf("%s in %s %s", x.ID, x.Package, x.Version))
-			fixes[fmt.Sprintf("%s %s", x.Package, x.Fixed)] = true
+		rank := slices.Index(severities, x.Severity)
+		if x.Excused != "" || x.Fixed == "" || c.facts.Now.Sub(x.Published) <= age || rank >= 0 && rank < least {
+			continue
 		}
+		text := fmt.Sprintf("%s in %s %s", x.ID, x.Package, x.Version)
+		if rank < 0 { // it may be any
+			unknown++
+			text += " (severity unknown)"
+		}
+		bad = append(bad, text)
+		fixes[fmt.Sprintf("%s %s", x.Package, x.Fixed)] = true
 	}
 	words := fmt.Sprintf("%d fixable of severity %s or worse, published more than %s before, by database %.19s of %s in %d packages", len(bad), args[0], age, v.Database, v.Date.UTC().Format(time.DateOnly), v.Packages)
 	if unknown > 0 {
-		words += fmt.Sprintf("; %d more are of unknown severity", unknown)
+		words += fmt.Sprintf("; of %d of them the severity is unknown, so it counts as that", unknown)
 	}
 	if len(bad) > 0 {
 		words += ": " + strings.Join(bad[:min(len(bad), 5)], ", ")
 	}
-	return c.found(len(bad) == 0, "a build with the packages in which they are mended, or a VEX statement that says why they do not matter", "%s", words)
+	mended := slices.Sorted(maps.Keys(fixes))
+	return c.found(len(bad) == 0, "a build with what they are mended in ("+strings.Join(mended[:min(len(mended), 5)], ", ")+"), or a VEX statement that says why they do not matter", "%s", words)
 }
 
 // weekdays are the names of days, Monday first.

@@ -112,6 +112,26 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
+// A severity that is not known, or a word that is none, may be any: it counts.
+func TestUnknownSeverityCounts(t *testing.T) {
+	for _, said := range []string{"unknown", "", "catastrophic"} {
+		f := facts()
+		f.Release.Vulnerabilities.Found = []policy.Vulnerability{
+			{ID: "CVE-9", Component: "db", Package: "pkg:deb/debian/xz", Version: "5.6.0", Severity: said, Fixed: "5.6.2", Published: f.Now.Add(-10 * 24 * time.Hour)},
+		}
+		for _, asked := range []string{"low", "critical"} {
+			a := answer(t, document(`noFixable("`+asked+`", days(7))`), &f)
+			if v := a.Verdict; v.Admitted || !strings.Contains(v.Words(), "CVE-9") || !strings.Contains(strings.Join(v.Rules[0].Mend, ""), "xz 5.6.2") {
+				t.Errorf("severity %q, %s asked for: %s", said, asked, v.Words())
+			}
+		}
+		f.Release.Vulnerabilities.Found[0].Excused = "not reached"
+		if a := answer(t, document(`noFixable("low", days(7))`), &f); !a.Verdict.Admitted {
+			t.Errorf("severity %q, excused: %s", said, a.Verdict.Words())
+		}
+	}
+}
+
 // What is not known denies: no database, and packages that nobody listed.
 func TestUnknownDenies(t *testing.T) {
 	f := facts()

@@ -58,7 +58,7 @@ type affected struct {
 type Vulnerability struct {
 	ID        string
 	Aliases   []string
-	Severity  string // critical, high, medium, low or unknown
+	Severity  string // critical, high, medium, low; or unknown: it may be any of them
 	Published time.Time
 }
 
@@ -242,22 +242,6 @@ func (d *Database) add(r record) error {
 		d.affected[key] = append(d.affected[key], out)
 	}
 	return nil
-}
-
-// word is a severity that a database says in a word.
-func word(m map[string]any) string {
-	for _, key := range []string{"severity", "urgency"} {
-		said, _ := m[key].(string)
-		switch said = strings.ToLower(strings.TrimRight(said, "*")); said {
-		case "critical", "high", "medium", "low":
-			return said
-		case "moderate":
-			return "medium"
-		case "unimportant", "negligible":
-			return "low"
-		}
-	}
-	return ""
 }
 
 // Match gives the vulnerabilities of one version of a package, sorted by ID.

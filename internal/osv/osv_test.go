@@ -55,25 +55,67 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// The scores are those of the specification's examples.
+// The scores are those of the specifications' examples (https://www.first.org/cvss/examples)
+// and of FIRST's calculators.
 func TestScores(t *testing.T) {
 	for vector, want := range map[string]float64{
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H": 9.8,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H": 10,
-		"CVSS:3.0/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N": 6.1,
-		"CVSS:3.1/AV:L/AC:L/PR:L/UI:N/S:U/C:H/I:H/A:H": 7.8,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:R/S:U/C:L/I:N/A:N": 3.1,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N": 0,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":                    9.8,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H":                    10,
+		"CVSS:3.0/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":                    6.1,
+		"CVSS:3.1/AV:L/AC:L/PR:L/UI:N/S:U/C:H/I:H/A:H":                    7.8,
+		"CVSS:3.1/AV:N/AC:H/PR:N/UI:R/S:U/C:L/I:N/A:N":                    3.1,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":                    0,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:H": 10,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N": 9.3,
+		"CVSS:4.0/AV:L/AC:L/AT:P/PR:L/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N": 7.3,
+		"CVSS:4.0/AV:N/AC:L/AT:P/PR:N/UI:P/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N": 7.7,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:N/VI:N/VA:N/SC:N/SI:N/SA:N": 0,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:N/VA:N/SC:N/SI:N/SA:N": 8.7,
+		"AV:N/AC:L/Au:N/C:C/I:C/A:C":                                      10,
+		"AV:N/AC:L/Au:N/C:P/I:P/A:P":                                      7.5,
 	} {
-		if got, ok := cvss3(vector); !ok || got != want {
+		if got, ok := cvss(vector); !ok || got != want {
 			t.Errorf("%s: %v %v, want %v", vector, got, ok, want)
 		}
 	}
-	for _, bad := range []string{"", "CVSS:4.0/AV:N", "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:X/C:H/I:H/A:H", "CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"} {
-		if _, ok := cvss3(bad); ok {
+	for _, bad := range []string{
+		"", "9.8", "CVSS:4.0/AV:N", "CVSS:5.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:H", "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:X/C:H/I:H/A:H",
+		"CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H", "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:Z", "CVSS:3.1",
+	} {
+		if _, ok := cvss(bad); ok {
 			t.Errorf("%q has a score", bad)
 		}
 	}
+}
+
+// The worst of several scores counts, and what cannot be read is unknown, not low.
+func TestSeverity(t *testing.T) {
+	const v4, v3, v2 = `{"type":"CVSS_V4","score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}`,
+		`{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:H/PR:N/UI:R/S:U/C:L/I:N/A:N"}`, `{"type":"CVSS_V2","score":"AV:N/AC:L/Au:N/C:P/I:P/A:P"}`
+	for scores, want := range map[string]string{
+		v4: "critical", v3: "low", v2: "high", v3 + "," + v4: "critical", v4 + "," + v3: "critical", v3 + "," + v2: "high",
+		`{"type":"Ubuntu","score":"negligible"}`: "low", `{"type":"Ubuntu","score":"critical"}`: "critical",
+		``: "unknown", `{"type":"CVSS_V4","score":"CVSS:4.0/AV:N"}`: "unknown", `{"type":"CVSS_V5","score":"CVSS:5.0/AV:N"}`: "unknown",
+		`{"type":"Ubuntu","score":"untriaged"}`: "unknown", `{"type":"CVSS_V4","score":"CVSS:4.0/AV:N"},` + v3: "low",
+	} {
+		for _, place := range []string{`"severity":[` + scores + `],"affected":[{%s}]`, `"affected":[{"severity":[` + scores + `],%s}]`} {
+			d := database(t, `[{"id":"V","modified":"2026-11-02T00:00:00Z",`+fmt.Sprintf(place, `"package":{"ecosystem":"Go","name":"m"},"versions":["1.0.0"]`)+`}]`)
+			if got := d.Match(Name{"Go", "m"}, "1.0.0"); len(got) != 1 || got[0].Severity != want {
+				t.Errorf("%s: %+v, want %s", scores, got, want)
+			}
+		}
+	}
+}
+
+func FuzzCVSS(f *testing.F) {
+	f.Add("CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N/E:P/MAV:A/S:P/AU:Y/R:A/V:D/RE:L/U:Red")
+	f.Add("CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H/E:P/RL:O/RC:C/CR:H/MAV:N")
+	f.Add("AV:N/AC:L/Au:N/C:P/I:P/A:P/E:U/RL:OF/RC:UC")
+	f.Fuzz(func(t *testing.T, vector string) {
+		if score, ok := cvss(vector); ok && (score < 0 || score > 10) {
+			t.Errorf("%q: %v", vector, score)
+		}
+	})
 }
 
 func archive(t testing.TB, files ...string) []byte {
