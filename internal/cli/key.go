@@ -48,7 +48,8 @@ func (p *program) keyCommand() *cobra.Command {
 		Short: "Make and list signing keys",
 		Long: "A key is a pair of files: NAME.key, encrypted with a passphrase, and NAME.pub. They are ECDSA keys on\n" +
 			"P-256 in the form of cosign's. What a key may say is in the trust root:  ashlar trust --help\n" +
-			"The passphrase is asked for, or taken from " + passphraseVariable + ".\n\n" +
+			"The passphrase is that of the environment variable " + passphraseVariable + " if it is set, for all keys that a\n" +
+			"command opens; else it is asked for on the terminal, for each key, and not shown. Without either it fails.\n\n" +
 			"Commands that sign take the key of a role from the directory that " + keysVariable + " names, or ashlar/keys in\n" +
 			"the user's configuration: release.key, builder.key, approver.key, rebuilder.key. Without it they do not sign.",
 		Args: cobra.NoArgs,
@@ -132,6 +133,9 @@ func (p *program) passphrase(name string, again bool) ([]byte, error) {
 		p.err.text(what)
 		text, err := term.ReadPassword(int(in.Fd()))
 		p.err.text("\n")
+		if text == nil {
+			text = []byte{} // an empty one, which is not none
+		}
 		return text, err
 	}
 	text, err := ask("passphrase of " + name + ": ")

@@ -43,9 +43,13 @@ const (
 )
 
 // New makes a key: NAME.key, mode 0600, and NAME.pub. There must be none of the name.
-// A nil passphrase: it has none.
+// A nil passphrase: it has none. An empty one is refused: it would look as if it had one.
 func New(name string, passphrase []byte) (trust.PublicKey, error) {
 	name = strings.TrimSuffix(name, privateSuffix)
+	if passphrase != nil && len(passphrase) == 0 {
+		return trust.PublicKey{}, fault.New(fault.Invalid, "the passphrase of the new key is empty").At(name + privateSuffix).
+			Mend("choose one, or say that there is none:  ashlar key new --no-passphrase")
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return trust.PublicKey{}, err

@@ -43,11 +43,12 @@ func TestKeyFile(t *testing.T) {
 		do   func() error
 		kind fault.Kind
 	}{
-		"another passphrase": {func() error { _, err := Signer(name+".key", secret("guess")); return err }, fault.Refused},
-		"a public key":       {func() error { _, err := Signer(name+".pub", nil); return err }, fault.Invalid},
-		"no file":            {func() error { _, err := Signer(name, nil); return err }, fault.NotFound},
-		"a second key":       {func() error { _, err := New(name, []byte{}); return err }, fault.Conflict},
-		"no public key":      {func() error { _, err := Public(name + "x"); return err }, fault.NotFound},
+		"another passphrase":  {func() error { _, err := Signer(name+".key", secret("guess")); return err }, fault.Refused},
+		"a public key":        {func() error { _, err := Signer(name+".pub", nil); return err }, fault.Invalid},
+		"no file":             {func() error { _, err := Signer(name, nil); return err }, fault.NotFound},
+		"a second key":        {func() error { _, err := New(name, []byte("x")); return err }, fault.Conflict},
+		"an empty passphrase": {func() error { _, err := New(name+"2", []byte{}); return err }, fault.Invalid},
+		"no public key":       {func() error { _, err := Public(name + "x"); return err }, fault.NotFound},
 	} {
 		if err := c.do(); fault.Of(err) == nil || fault.Of(err).Kind != c.kind {
 			t.Errorf("%s: %v, want %s", what, err, c.kind)

@@ -173,9 +173,9 @@ func TestParsePKCS11(t *testing.T) {
 // A key that is made in a token, and never leaves it, signs.
 func TestPKCS11(t *testing.T) {
 	const module = "/usr/lib/softhsm/libsofthsm2.so"
-	for _, program := range []string{pkcs11Tool, "softhsm2-util"} {
+	for _, program := range []string{PKCS11Tool, "softhsm2-util"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("no %s here: apt-get install softhsm2 opensc", program)
+			t.Fatalf("%s is missing:  apt-get install softhsm2 opensc", program)
 		}
 	}
 	dir := t.TempDir()
@@ -197,7 +197,7 @@ func TestPKCS11(t *testing.T) {
 		}
 	}
 	run("softhsm2-util", "--init-token", "--free", "--label", "our keys", "--so-pin", "12345678", "--pin", "1234")
-	run(pkcs11Tool, "--module", module, "--login", "--pin", "1234", "--token-label", "our keys", "--keypairgen", "--key-type", "EC:prime256v1", "--label", "release", "--id", "01")
+	run(PKCS11Tool, "--module", module, "--login", "--pin", "1234", "--token-label", "our keys", "--keypairgen", "--key-type", "EC:prime256v1", "--label", "release", "--id", "01")
 	name := filepath.Join(dir, "release")
 	address := "pkcs11:token=our%20keys;object=release?module-path=" + module + "&pin-source=" + write("pin", "1234\n")
 	public, err := Use(name, address)

@@ -12,9 +12,9 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
-// pkcs11Tool speaks to tokens: OpenSC's program, so that no library of a vendor is
+// PKCS11Tool speaks to tokens: OpenSC's program, so that no library of a vendor is
 // loaded into ours. Debian's package is opensc.
-const pkcs11Tool = "pkcs11-tool"
+const PKCS11Tool = "pkcs11-tool"
 
 // token is what a PKCS #11 address names (RFC 7512, section 2.3), as far as it is
 // needed to find one key.
@@ -76,9 +76,9 @@ func openPKCS11(address string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := runProgram(nil, pkcs11Tool, t.args("--read-object", "--type", "pubkey")...)
+	der, err := runProgram(nil, PKCS11Tool, t.args("--read-object", "--type", "pubkey")...)
 	if err != nil {
-		return nil, fault.Of(err).Mend("install OpenSC (apt-get install opensc), and see that the token is there:  %s --module %s --list-objects", pkcs11Tool, t.module)
+		return nil, fault.Of(err).Mend("install OpenSC (apt-get install opensc), and see that the token is there:  %s --module %s --list-objects", PKCS11Tool, t.module)
 	}
 	return newSigner(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), t.sign)
 }
@@ -103,9 +103,9 @@ func (t token) sign(digest []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return runProgramWith([]string{pinVariable + "=" + strings.TrimSpace(string(pin))}, nil, pkcs11Tool, append(args, "--login", "--pin", "env:"+pinVariable)...)
+		return runProgramWith([]string{pinVariable + "=" + strings.TrimSpace(string(pin))}, nil, PKCS11Tool, append(args, "--login", "--pin", "env:"+pinVariable)...)
 	}
-	return runProgram(nil, pkcs11Tool, args...)
+	return runProgram(nil, PKCS11Tool, args...)
 }
 
 const pinVariable = "ASHLAR_PKCS11_PIN"
