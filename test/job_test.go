@@ -201,7 +201,7 @@ func (a *app) tells() {
 	a.ashlar("logs", "production", "-n", "5").ok().says("serving v2 0")
 	a.ashlar("seal", "verify", "production/web", "staging/web").ok().says("is intact")
 	a.ashlar("seal", "ls", "production/web", "/usr/bin").ok().says("/usr/bin/web")
-	a.ashlar("doctor").says("server")
+	a.ashlar("doctor").says("yes  server", "yes  runc", "yes  shim", "yes  judge", "yes  go ", "yes  dockerfile builder", "yes  pkcs11-tool")
 }
 
 // recordTells expects each line of the log to be an entry, with nothing missing.

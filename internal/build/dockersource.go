@@ -211,17 +211,17 @@ type imageTool struct {
 	path string
 }
 
-// imageTools are looked for in this order.
-var imageTools = []string{"podman", "buildah", "docker", "buildctl"}
+// ImageTools are the programs that build Dockerfiles; they are looked for in this order.
+var ImageTools = []string{"podman", "buildah", "docker", "buildctl"}
 
 func findImageTool() (imageTool, error) {
-	for _, name := range imageTools {
+	for _, name := range ImageTools {
 		if p, err := exec.LookPath(name); err == nil {
 			return imageTool{name, p}, nil
 		}
 	}
 	return imageTool{}, fault.New(fault.Unavailable, "no program is installed that builds Dockerfiles").
-		Detail("looked for: " + strings.Join(imageTools, ", ")).
+		Detail("looked for: " + strings.Join(ImageTools, ", ")).
 		Mend("apt-get install podman , or build the image elsewhere and write  image: {path: image.tar}")
 }
 

@@ -33,7 +33,7 @@ func checkRoot() Check {
 }
 
 func checkRunc(ctx context.Context, runc string) Check {
-	c := Check{Name: "runc", Required: true, Fix: "run  make build"}
+	c := Check{Name: "runc", Required: true, Fix: "put runc beside ashlar, or name it with --runc; make build makes it"}
 	out, err := exec.CommandContext(ctx, runc, "--version").Output()
 	if err != nil {
 		c.Detail = fmt.Sprintf("%s does not run: %v", runc, err)
@@ -67,7 +67,7 @@ func checkSeccomp(ctx context.Context, runc string) Check {
 }
 
 func checkShim(shim string) Check {
-	c := Check{Name: "shim", Required: true, OK: true, Detail: shim, Fix: "run  make build"}
+	c := Check{Name: "shim", Required: true, OK: true, Detail: shim, Fix: "put ashlar-shim beside ashlar, or name it with --shim; make build makes it"}
 	if err := executable(shim); err != nil {
 		c.OK, c.Detail = false, err.Error()
 	}
