@@ -76,13 +76,14 @@ func (d *depot) remote(args ...string) result {
 }
 
 // skopeo copies an image, or fails and says why.
-func (d *depot) skopeo(user, from, to string) error {
+func (d *depot) skopeo(user, from, to string, flags ...string) error {
 	args := []string{"--insecure-policy", "copy", "--preserve-digests", from, to}
 	for i, side := range []string{"src", "dest"} {
 		if strings.HasPrefix(args[3+i], "docker:") {
 			args = append(args, "--"+side+"-creds", user, "--"+side+"-cert-dir", d.certs)
 		}
 	}
+	args = append(args, flags...)
 	out, err := exec.CommandContext(d.t.Context(), "skopeo", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("skopeo %s: %w\n%s", strings.Join(args, " "), err, out)

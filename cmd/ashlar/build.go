@@ -33,7 +33,7 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 		Locked: q.Locked, Update: q.Update, Progress: made.event, Pull: puller(objects),
 	}
 	rel, err := build.Release(ctx, b, q.Definition)
-	indexes := map[string]digest.Digest{}
+	indexes := map[string]build.Index{}
 	if err == nil && q.Platforms {
 		indexes, err = build.Indexes(ctx, b, q.Definition, rel)
 	}
@@ -47,7 +47,10 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 	built := cli.Built{Release: rel, Took: time.Since(begun), Unlock: unlock}
 	for _, c := range q.Definition.Components {
 		one := made.component(c.Name, rel)
-		one.Index = indexes[c.Name]
+		one.Index = indexes[c.Name].Digest
+		for _, m := range indexes[c.Name].Platforms {
+			one.Platforms = append(one.Platforms, cli.BuiltPlatform{Arch: m.Arch, Artifact: m.Manifest, Ledger: m.Ledger})
+		}
 		built.Components = append(built.Components, one)
 	}
 	return built, nil

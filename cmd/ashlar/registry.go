@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -188,14 +189,24 @@ func registryUser(q cli.RegistryUserRequest) (string, error) {
 	return token, registry.SetUser(q.File, q.Name, line)
 }
 
-// pushArtifact brings an image of the object store to another registry.
-func pushArtifact(ctx context.Context, q cli.PushRequest) (cli.Pushed, error) {
+// pushArtifact brings an image of the object store to another registry, or the index that
+// it is in.
+func pushArtifact(ctx context.Context, q cli.PushRequest) (_ cli.Pushed, err error) {
 	objects, err := object.Open(q.Dir)
 	if err != nil {
 		return cli.Pushed{}, err
 	}
-	out, err := registry.Push(ctx, objects, q.Artifact, q.To, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
-	return cli.Pushed{Reference: out.Reference, Manifest: out.Manifest, Statements: out.Statements, Bytes: out.Bytes}, errors.Join(err, objects.Close())
+	defer func() { err = errors.Join(err, objects.Close()) }()
+	artifact := q.Artifact
+	if q.Whole {
+		index, err := build.IndexOf(objects, artifact)
+		if err != nil {
+			return cli.Pushed{}, err
+		}
+		artifact = cmp.Or(index, artifact)
+	}
+	done, err := registry.Push(ctx, objects, artifact, q.To, func(m registry.Moved) { q.Progress(cli.Moved(m)) })
+	return cli.Pushed{Reference: done.Reference, Manifest: done.Manifest, Images: done.Images, Statements: done.Statements, Bytes: done.Bytes}, err
 }
 
 // pullImage brings an image from another registry into the object store, with the
@@ -210,7 +221,7 @@ func pullImage(ctx context.Context, q cli.PullRequest) (cli.Pulled, error) {
 		err = registry.FetchStatements(ctx, objects, &f)
 	}
 	return cli.Pulled{
-		Reference: f.Reference, Repository: f.Repository, Manifest: f.Manifest, Layers: len(f.Layers),
+		Reference: f.Reference, Repository: f.Repository, Manifest: f.Manifest, Images: len(f.Images), Layers: len(f.Layers),
 		Statements: f.Statements, Others: f.Others, Bytes: f.Bytes,
 	}, errors.Join(err, objects.Close())
 }

@@ -2,12 +2,17 @@ package build
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/definition"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/object"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
 
@@ -33,67 +38,113 @@ func (b *Builder) forArch(arch string) *Builder {
 	return &other
 }
 
+// Index is the artifacts of one component for all platforms.
+type Index struct {
+	Digest    digest.Digest // of the OCI index
+	Platforms []Made        // sorted by architecture
+}
+
+// Made is the artifact for one of them.
+type Made struct {
+	Arch             string
+	Manifest, Ledger digest.Digest
+}
+
 // Indexes builds every component for the other platforms of the definition too, and
 // gives the OCI index of each, by component; nil when there is no other. The lock has
 // been prepared, and the release built for this machine's.
-func Indexes(ctx context.Context, b *Builder, def *definition.Definition, rel release.Release) (map[string]digest.Digest, error) {
+func Indexes(ctx context.Context, b *Builder, def *definition.Definition, rel release.Release) (map[string]Index, error) {
 	archs := b.archs(def)
 	if len(archs) < 2 {
 		return nil, nil
 	}
-	platforms := map[string][]image.Platform{}
+	all := map[string]Index{}
+	add := func(name string, m Made) { all[name] = Index{Platforms: append(all[name].Platforms, m)} }
 	for _, arch := range archs {
-		manifests := manifestsOf(rel)
-		if arch != b.arch() {
-			artifacts, err := Components(ctx, b.forArch(arch), def.Components)
-			if err != nil {
-				return nil, err
+		if arch == b.arch() {
+			for name, c := range componentsOf(rel) {
+				add(name, Made{arch, c.Spec.Artifact, c.Ledger})
 			}
-			for _, a := range artifacts {
-				manifests[a.Component] = a.Manifest
-			}
+			continue
 		}
-		for name, d := range manifests {
-			raw, err := b.Objects.ReadAll(d, image.ManifestLimit)
-			if err != nil {
-				return nil, err
-			}
-			platforms[name] = append(platforms[name], image.Platform{Architecture: arch, Manifest: d, Size: int64(len(raw))})
+		artifacts, err := Components(ctx, b.forArch(arch), def.Components)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range artifacts {
+			add(a.Component, Made{arch, a.Manifest, a.Ledger})
 		}
 	}
-	return b.keepIndexes(platforms)
+	return all, b.keepIndexes(all)
 }
 
-// manifestsOf are the artifacts of a release, the same in every environment.
-func manifestsOf(rel release.Release) map[string]digest.Digest {
-	out := map[string]digest.Digest{}
+// componentsOf are those of a release; what was built of them is the same in every
+// environment.
+func componentsOf(rel release.Release) map[string]release.Component {
+	out := map[string]release.Component{}
 	for _, env := range rel.Environments {
-		for name, c := range env.Components {
-			out[name] = c.Spec.Artifact
-		}
+		maps.Copy(out, env.Components)
 	}
 	return out
 }
 
-func (b *Builder) keepIndexes(platforms map[string][]image.Platform) (map[string]digest.Digest, error) {
+// keepIndexes stores the indexes, and enters their digests.
+func (b *Builder) keepIndexes(all map[string]Index) error {
 	batch := b.Objects.NewBatch()
 	defer batch.Discard()
-	out := map[string]digest.Digest{}
-	for name, all := range platforms {
-		raw, err := image.AssembleIndex(all)
-		if err != nil {
-			return nil, err
-		}
-		d, err := batch.PutBytes(raw)
-		if err != nil {
-			return nil, err
-		}
-		if _, known := recall(b.Objects, refIndex, d.Encoded()); !known {
-			if err := batch.SetRef(refIndex, d.Encoded(), d); err != nil {
-				return nil, err
+	for name, index := range all {
+		var platforms []image.Platform
+		for _, m := range index.Platforms {
+			raw, err := b.Objects.ReadAll(m.Manifest, image.ManifestLimit)
+			if err != nil {
+				return err
 			}
+			platforms = append(platforms, image.Platform{Architecture: m.Arch, Manifest: m.Manifest, Size: int64(len(raw))})
 		}
-		out[name] = d
+		raw, err := image.AssembleIndex(platforms)
+		if err != nil {
+			return err
+		}
+		if index.Digest, err = batch.PutBytes(raw); err != nil {
+			return err
+		}
+		// Always: IndexOf goes by its time.
+		if err := batch.SetRef(refIndex, index.Digest.Encoded(), index.Digest); err != nil {
+			return err
+		}
+		all[name] = index
 	}
-	return out, batch.Commit()
+	return batch.Commit()
+}
+
+// IndexOf gives the index that an artifact is in; of several that which was built last.
+// It is empty when there is none.
+func IndexOf(objects *object.Store, artifact digest.Digest) (digest.Digest, error) {
+	refs, err := objects.Refs(refIndex)
+	if err != nil {
+		return "", err
+	}
+	var newest digest.Digest
+	var built time.Time
+	for name, d := range refs {
+		raw, err := objects.ReadAll(d, image.ManifestLimit)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was collected
+		}
+		if err != nil {
+			return "", err
+		}
+		platforms, _ := image.ParseIndex(raw)
+		if !slices.ContainsFunc(platforms, func(p image.Platform) bool { return p.Manifest == artifact }) {
+			continue
+		}
+		at, err := objects.RefTime(refIndex, name)
+		if err != nil {
+			return "", err
+		}
+		if newest == "" || at.After(built) {
+			newest, built = d, at
+		}
+	}
+	return newest, nil
 }

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ashlar-infra/ashlar/internal/build"
+	"github.com/ashlar-infra/ashlar/internal/ledger"
 )
 
 // TestPlatforms builds for another machine too: the index names one artifact for each,
@@ -36,10 +37,10 @@ func TestPlatforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "api")
-	if err := build.ExportLayout(t.Context(), p.b.Objects, indexes["api"], "v1", dir); err != nil {
+	if err := build.ExportLayout(t.Context(), p.b.Objects, indexes["api"].Digest, "v1", dir); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "blobs/sha256", indexes["api"].Encoded()))
+	raw, err := os.ReadFile(filepath.Join(dir, "blobs/sha256", indexes["api"].Digest.Encoded()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,21 @@ func TestPlatforms(t *testing.T) {
 		t.Errorf("the index names %v, this machine's is %s", byArch, own)
 	}
 
+	for _, m := range indexes["api"].Platforms {
+		if m.Manifest != byArch[m.Arch] {
+			t.Errorf("the artifact for %s is %s, the index names %s", m.Arch, m.Manifest, byArch[m.Arch])
+		}
+		if book, err := ledger.Read(p.b.Objects, m.Ledger); err != nil || book.Ledger.Artifact != m.Manifest {
+			t.Errorf("the ledger for %s: %v", m.Arch, err)
+		}
+		if of, err := build.IndexOf(p.b.Objects, m.Manifest); err != nil || of != indexes["api"].Digest {
+			t.Errorf("the artifact for %s is in the index %q (%v)", m.Arch, of, err)
+		}
+	}
+	if of, err := build.IndexOf(p.b.Objects, indexes["api"].Digest); err != nil || of != "" {
+		t.Errorf("an index is in the index %q (%v)", of, err)
+	}
+
 	// The very same on the other machine.
 	q := newProject(t, files)
 	q.b.Arch = other
@@ -63,7 +79,7 @@ func TestPlatforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := build.Indexes(t.Context(), q.b, def2, q.mustRelease())
-	if err != nil || again["api"] != indexes["api"] || again["web"] != indexes["web"] {
+	if err != nil || again["api"].Digest != indexes["api"].Digest || again["web"].Digest != indexes["web"].Digest {
 		t.Errorf("built on %s the indexes are %v, not %v (%v)", other, again, indexes, err)
 	}
 	locks := [2][]byte{}

@@ -76,6 +76,15 @@ type BuiltComponent struct {
 	Bytes    int64         `json:"bytes"`
 	Reused   bool          `json:"reused"`          // nothing had to be made
 	Index    digest.Digest `json:"index,omitempty"` // of its artifacts for all platforms; empty: there is one alone
+
+	Platforms []BuiltPlatform `json:"platforms,omitempty"` // those of the index
+}
+
+// BuiltPlatform is the artifact for one platform.
+type BuiltPlatform struct {
+	Arch     string        `json:"arch"` // GOARCH
+	Artifact digest.Digest `json:"artifact"`
+	Ledger   digest.Digest `json:"ledger,omitempty"`
 }
 
 // ExportRequest asks for an artifact as an OCI layout.

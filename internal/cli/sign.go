@@ -130,12 +130,7 @@ func (p *program) sign(ctx context.Context, app string, built Built, ring keyrin
 	if err != nil {
 		return signedReport{}, err
 	}
-	var parts []BuiltComponent
-	for _, c := range built.Components {
-		if !slices.ContainsFunc(parts, func(other BuiltComponent) bool { return other.Artifact == c.Artifact }) {
-			parts = append(parts, c)
-		}
-	}
+	parts := toSign(built)
 	made := make([][]signed, len(parts))
 	var g errgroup.Group
 	for i, c := range parts {
@@ -152,6 +147,25 @@ func (p *program) sign(ctx context.Context, app string, built Built, ring keyrin
 		err = p.keep(ctx, dir, all)
 	}
 	return signedReport{len(parts), len(all)}, err
+}
+
+// toSign are the artifacts of a build, each once: those for other platforms too, and the
+// indexes that name them, which have no ledger.
+func toSign(built Built) []BuiltComponent {
+	var parts []BuiltComponent
+	add := func(c BuiltComponent) {
+		if c.Artifact != "" && !slices.ContainsFunc(parts, func(other BuiltComponent) bool { return other.Artifact == c.Artifact }) {
+			parts = append(parts, c)
+		}
+	}
+	for _, c := range built.Components {
+		add(c)
+		for _, x := range c.Platforms {
+			add(BuiltComponent{Name: c.Name, Artifact: x.Artifact, Ledger: x.Ledger})
+		}
+		add(BuiltComponent{Name: c.Name, Artifact: c.Index})
+	}
+	return parts
 }
 
 // signed is a statement that is not recorded yet.
@@ -176,8 +190,8 @@ func (p *program) signComponent(ctx context.Context, dir, app string, c BuiltCom
 	var out []signed
 	for _, s := range spoken {
 		open, ok := ring[s.role]
-		if !ok {
-			continue
+		if !ok || s.role == trust.RoleBuilder && c.Ledger == "" {
+			continue // what is said of an index is said of the artifacts that it names
 		}
 		signer, err := open()
 		if err != nil {

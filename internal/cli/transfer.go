@@ -21,6 +21,7 @@ import (
 type PushRequest struct {
 	Dir      string // state directory
 	Artifact digest.Digest
+	Whole    bool // the index that it is in, if one was built
 	To       string
 	Progress func(Moved)
 }
@@ -29,7 +30,7 @@ type PushRequest struct {
 type PullRequest struct {
 	Dir      string // state directory
 	From     string
-	Arch     string // GOARCH, of an image for several
+	Arch     string // GOARCH, of an image for several; empty: all
 	Progress func(Moved)
 }
 
@@ -45,7 +46,8 @@ type Moved struct {
 type Pushed struct {
 	Component  string        `json:"component,omitempty"`
 	Reference  string        `json:"reference"` // by digest
-	Manifest   digest.Digest `json:"manifest"`
+	Manifest   digest.Digest `json:"manifest"`  // or the index of several
+	Images     int           `json:"images"`
 	Statements int           `json:"statements"`
 	Bytes      int64         `json:"bytes"` // that were sent
 }
@@ -54,7 +56,8 @@ type Pushed struct {
 type Pulled struct {
 	Reference  string        `json:"reference"`  // by digest
 	Repository string        `json:"repository"` // of `ashlar registry`, where it is now
-	Manifest   digest.Digest `json:"manifest"`
+	Manifest   digest.Digest `json:"manifest"`   // or the index of several
+	Images     int           `json:"images"`
 	Layers     int           `json:"layers"`
 	Statements int           `json:"statements"`
 	Others     int           `json:"others"` // that refer to it and were left there
@@ -70,7 +73,8 @@ func (p *program) pushCommand() *cobra.Command {
 			"object store.\n\n" +
 			"REFERENCE is HOST/NAME, or HOST/NAME:TAG for one artifact. Without a tag it is the release's number.\n" +
 			"Several artifacts go to HOST/NAME/COMPONENT. Layers that the registry has are not sent again, and\n" +
-			"statements go where cosign finds them. Credentials are Docker's: ~/.docker/config.json and its helpers.",
+			"statements go where cosign finds them. Where `ashlar build` made artifacts for several platforms, the index\n" +
+			"of them goes with all that it names; sha256:DIGEST sends one alone. Credentials are Docker's: ~/.docker/config.json and its helpers.",
 		Example: "  ashlar push production registry.example.com/shop\n" +
 			"  ashlar push 7/web registry.example.com/shop/web:stable",
 		Args: cobra.ExactArgs(2),
@@ -89,7 +93,7 @@ func (p *program) pushCommand() *cobra.Command {
 			var done []Pushed
 			for _, x := range list {
 				progress, end := p.moves()
-				out, err := p.parts.Registry.Push(cmd.Context(), PushRequest{Dir: dir, Artifact: x.artifact, To: x.to, Progress: progress})
+				out, err := p.parts.Registry.Push(cmd.Context(), PushRequest{Dir: dir, Artifact: x.artifact, Whole: x.component != "", To: x.to, Progress: progress})
 				end()
 				if err != nil {
 					return err
@@ -97,7 +101,7 @@ func (p *program) pushCommand() *cobra.Command {
 				out.Component = x.component
 				done = append(done, out)
 				if !p.json() {
-					p.out.linef("%s  %s sent, %s", out.Reference, size(out.Bytes), countOf(out.Statements, "statement"))
+					p.out.linef("%s  %s%s sent, %s", out.Reference, several(out.Images), size(out.Bytes), countOf(out.Statements, "statement"))
 				}
 			}
 			if p.json() {
@@ -110,6 +114,7 @@ func (p *program) pushCommand() *cobra.Command {
 
 func (p *program) pullCommand() *cobra.Command {
 	var arch string
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "pull REFERENCE",
 		Short: "Bring an image, with the statements about it, from another registry",
@@ -126,6 +131,9 @@ func (p *program) pullCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if all {
+				arch = ""
+			}
 			progress, end := p.moves()
 			out, err := p.parts.Registry.Pull(cmd.Context(), PullRequest{Dir: dir, From: args[0], Arch: arch, Progress: progress})
 			end()
@@ -136,7 +144,7 @@ func (p *program) pullCommand() *cobra.Command {
 				p.out.json(out)
 				return nil
 			}
-			p.out.linef("%s  %s, %s fetched, %s", out.Reference, countOf(out.Layers, "layer"), size(out.Bytes), countOf(out.Statements, "statement"))
+			p.out.linef("%s  %s%s, %s fetched, %s", out.Reference, several(out.Images), countOf(out.Layers, "layer"), size(out.Bytes), countOf(out.Statements, "statement"))
 			if out.Others > 0 {
 				p.out.linef("%s of other kinds that refer to it stay there", countOf(out.Others, "thing"))
 			}
@@ -144,8 +152,18 @@ func (p *program) pullCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&arch, "arch", runtime.GOARCH, "architecture, of an image for several")
+	cmd.Flags().BoolVar(&all, "all", false, "the images for all architectures, so that it can be pushed on as it is")
+	cmd.MarkFlagsMutuallyExclusive("arch", "all")
 	fixed(cmd, "arch", "amd64", "arm64")
 	return cmd
+}
+
+// several tells of images when there is more than one.
+func several(images int) string {
+	if images < 2 {
+		return ""
+	}
+	return countOf(images, "image") + ", "
 }
 
 func countOf(n int, what string) string {

@@ -3,12 +3,12 @@ package registry
 import (
 	"context"
 	"errors"
-	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,37 +16,32 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/object"
-	"github.com/ashlar-infra/ashlar/internal/referrer"
 )
 
 // Bounds of what is fetched.
 const (
-	maxImage      = 64 << 30  // bytes of one image
-	maxTries      = 3         // of one blob
-	maxStatements = 1000      // about one image
-	maxStatement  = 128 << 20 // bytes of one
+	maxImage  = 64 << 30 // bytes of all that is fetched at once
+	maxImages = 256      // of one index
+	maxTries  = 3        // of one blob
 )
 
-// bundleType is the media type of statements (package trust).
-const bundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
-
 // Fetched is an image that is in the object store, whole: manifest, configuration and
-// layers are objects, under the names that the manifest gives them.
+// layers are objects, under the names that the manifest gives them. Or several of an index.
 type Fetched struct {
 	Reference  string               `json:"reference"` // with the digest of what was named
 	Repository string               `json:"repository"`
 	Named      digest.Digest        `json:"named"`    // what the reference leads to: a manifest or an index
-	Manifest   digest.Digest        `json:"manifest"` // of the image
-	Config     digest.Digest        `json:"config"`
-	Layers     []ocispec.Descriptor `json:"layers"`
+	Manifest   digest.Digest        `json:"manifest"` // of the image; of all, the index
+	Images     []digest.Digest      `json:"images"`   // manifests of all that were fetched
+	Layers     []ocispec.Descriptor `json:"layers"`   // of the image; of all, each once
 	Statements int                  `json:"statements"`
 	Others     int                  `json:"others"` // that refer to it and were left there
 	Bytes      int64                `json:"bytes"`  // that were fetched; what was here was not
 }
 
 // Fetch brings an image from another registry into the object store, by tag or digest.
-// Of an index it takes the image for linux and that architecture (GOARCH). Everything is compared with its
-// digest and size, and appears only when it is. What is here already is not fetched
+// Of an index it takes the image for linux and that architecture (GOARCH), or with an empty
+// one all images. Everything is compared with its digest and size, and appears only when it is. What is here already is not fetched
 // again. It stays as what is pushed does, in the repository HOST/NAME, under its tag; with
 // loose set without one, so that it goes after a day if nothing else keeps it. Garbage is
 // not collected meanwhile.
@@ -105,25 +100,24 @@ func (f *fetcher) fetch(ctx context.Context) (Fetched, error) {
 	if err := f.into.stageName(batch); err != nil {
 		return Fetched{}, err
 	}
+	images := map[digest.Digest]document{named: doc}
 	if isIndex(doc.MediaType) {
-		choice, err := choose(doc, f.arch, f.ref)
-		if err != nil {
-			return Fetched{}, err
-		}
-		if out.Manifest, raw, doc, err = f.manifest(ctx, f.ref.Context().Digest(choice.Digest.String()), choice.Digest); err != nil {
-			return Fetched{}, err
-		}
-		if isIndex(doc.MediaType) {
-			return Fetched{}, fault.New(fault.Refused, "the index %s names an index for linux/%s, not an image", named, f.arch)
-		}
-		if err := f.link(batch, out.Manifest, raw); err != nil {
+		if images, err = f.images(ctx, batch, doc); err != nil {
 			return Fetched{}, err
 		}
 	}
-	out.Config, out.Layers = doc.Blobs[0].Digest, doc.Blobs[1:]
-	if err := f.blobs(ctx, batch, doc); err != nil {
+	out.Images = slices.Sorted(maps.Keys(images))
+	if f.arch != "" {
+		out.Manifest = out.Images[0]
+	}
+	blobs, layers, err := f.wanted(images)
+	if err != nil {
 		return Fetched{}, err
 	}
+	if err := f.blobs(ctx, batch, blobs); err != nil {
+		return Fetched{}, err
+	}
+	out.Layers = layers
 	if tag, ok := f.ref.(name.Tag); ok && !f.loose {
 		if err := batch.SetRef(kindTags+f.into.id, tag.TagStr(), named); err != nil {
 			return Fetched{}, err
@@ -164,6 +158,36 @@ func (f *fetcher) link(batch *object.Batch, d digest.Digest, raw []byte) error {
 	return batch.SetRef(kindManifests+f.into.id, refName(d), d)
 }
 
+// images fetches the manifests that are wanted of an index.
+func (f *fetcher) images(ctx context.Context, batch *object.Batch, index document) (map[digest.Digest]document, error) {
+	wanted := index.Manifests
+	if f.arch != "" {
+		one, err := choose(index, f.arch, f.ref)
+		if err != nil {
+			return nil, err
+		}
+		wanted = []ocispec.Descriptor{one}
+	}
+	if len(wanted) == 0 || len(wanted) > maxImages {
+		return nil, fault.New(fault.Refused, "the index %s has %d images; at least one and at most %d can be fetched", f.ref, len(wanted), maxImages)
+	}
+	images := map[digest.Digest]document{}
+	for _, x := range wanted {
+		d, raw, doc, err := f.manifest(ctx, f.ref.Context().Digest(x.Digest.String()), x.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if isIndex(doc.MediaType) {
+			return nil, fault.New(fault.Refused, "the index %s names an index for %s, not an image", f.ref, platformOf(x))
+		}
+		if err := f.link(batch, d, raw); err != nil {
+			return nil, err
+		}
+		images[d] = doc
+	}
+	return images, nil
+}
+
 // choose picks the image of an index for a platform.
 func choose(doc document, arch string, ref name.Reference) (ocispec.Descriptor, error) {
 	var known []string
@@ -174,31 +198,52 @@ func choose(doc document, arch string, ref name.Reference) (ocispec.Descriptor, 
 		if x.Platform.OS == "linux" && x.Platform.Architecture == arch && (x.Platform.Variant == "" || arch != "arm") {
 			return x, nil
 		}
-		known = append(known, x.Platform.OS+"/"+x.Platform.Architecture)
+		known = append(known, platformOf(x))
 	}
 	return ocispec.Descriptor{}, fault.New(fault.NotFound, "%s has no image for linux/%s", ref, arch).Detail("it has: " + strings.Join(known, ", "))
 }
 
-// blobs fetches what is not here, several at the same time.
-func (f *fetcher) blobs(ctx context.Context, batch *object.Batch, doc document) error {
-	if len(doc.Foreign) > 0 {
-		return fault.New(fault.Refused, "%s has layers that are to be fetched elsewhere", f.ref)
+// platformOf is what an index says of an image in words.
+func platformOf(x ocispec.Descriptor) string {
+	if x.Platform == nil {
+		return x.Digest.String()
 	}
+	return x.Platform.OS + "/" + x.Platform.Architecture
+}
+
+// wanted lists the blobs of images, each once, if they may be fetched; and which are layers.
+func (f *fetcher) wanted(images map[digest.Digest]document) (blobs, layers []ocispec.Descriptor, err error) {
 	var total int64
 	seen := map[digest.Digest]bool{}
+	for _, d := range slices.Sorted(maps.Keys(images)) {
+		if len(images[d].Foreign) > 0 {
+			return nil, nil, fault.New(fault.Refused, "%s has layers that are to be fetched elsewhere", f.ref)
+		}
+		for i, x := range images[d].Blobs {
+			if seen[x.Digest] {
+				continue
+			}
+			seen[x.Digest] = true
+			if x.Digest.Algorithm() != digest.SHA256 {
+				return nil, nil, fault.New(fault.Refused, "%s has a blob that is not named by SHA-256: %s", f.ref, x.Digest)
+			}
+			if total += x.Size; x.Size > maxBlob || total > maxImage || total < 0 {
+				return nil, nil, fault.New(fault.Refused, "%s is too large: a blob may have %d bytes, all together %d", f.ref, int64(maxBlob), int64(maxImage))
+			}
+			blobs = append(blobs, x)
+			if i > 0 {
+				layers = append(layers, x)
+			}
+		}
+	}
+	return blobs, layers, nil
+}
+
+// blobs fetches what is not here, several at the same time.
+func (f *fetcher) blobs(ctx context.Context, batch *object.Batch, all []ocispec.Descriptor) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for _, x := range doc.Blobs {
-		if seen[x.Digest] {
-			continue
-		}
-		seen[x.Digest] = true
-		if x.Digest.Algorithm() != digest.SHA256 {
-			return fault.New(fault.Refused, "%s has a blob that is not named by SHA-256: %s", f.ref, x.Digest)
-		}
-		if total += x.Size; x.Size > maxBlob || total > maxImage || total < 0 {
-			return fault.New(fault.Refused, "%s is too large: a blob may have %d bytes, an image %d", f.ref, int64(maxBlob), int64(maxImage))
-		}
+	for _, x := range all {
 		g.Go(func() error {
 			if err := f.blob(ctx, batch, x); err != nil {
 				return err
@@ -243,75 +288,4 @@ func (f *fetcher) try(ctx context.Context, batch *object.Batch, x ocispec.Descri
 		return fault.New(fault.Refused, "the blob %s has %d bytes, the manifest says %d", x.Digest, n, x.Size)
 	}
 	return nil
-}
-
-// FetchStatements brings the statements about an image that was fetched, and attaches
-// those that can be read and are about it; whether they are worth anything is judged
-// elsewhere. It counts in f what it brought and what it left.
-func FetchStatements(ctx context.Context, objects *object.Store, f *Fetched) error {
-	ref, err := ParseReference(f.Reference)
-	if err != nil {
-		return err
-	}
-	subject := ref.Context().Digest(f.Manifest.String())
-	index, err := remote.Referrers(subject, options(ctx)...)
-	if err != nil {
-		return failed("list the statements about", subject, err)
-	}
-	list, err := index.IndexManifest()
-	if err != nil {
-		return failed("list the statements about", subject, err)
-	}
-	if len(list.Manifests) > maxStatements {
-		return fault.New(fault.Refused, "%d things refer to %s, more than %d", len(list.Manifests), subject, maxStatements)
-	}
-	unlock, err := objects.Share(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	for _, x := range list.Manifests {
-		if x.ArtifactType != bundleType {
-			f.Others++
-			continue
-		}
-		bundle, err := fetchBundle(ctx, subject.Context(), x.Digest)
-		if err != nil {
-			return err
-		}
-		if _, err := referrer.Attach(objects, f.Manifest, bundle); err != nil {
-			if fault.Of(err).Kind != fault.Invalid {
-				return err
-			}
-			f.Others++ // it is no statement, or about something else
-			continue
-		}
-		f.Statements++
-	}
-	return nil
-}
-
-// fetchBundle fetches the one layer of a manifest.
-func fetchBundle(ctx context.Context, in name.Repository, manifest v1.Hash) ([]byte, error) {
-	ref := in.Digest(manifest.String())
-	img, err := remote.Image(ref, options(ctx)...)
-	if err != nil {
-		return nil, failed("fetch", ref, err)
-	}
-	layers, err := img.Layers()
-	if err != nil || len(layers) != 1 {
-		return nil, fault.New(fault.Refused, "the statement %s has not one layer (%d): %w", ref, len(layers), errors.Join(err, errors.ErrUnsupported))
-	}
-	r, err := layers[0].Compressed()
-	if err != nil {
-		return nil, failed("fetch", ref, err)
-	}
-	raw, err := io.ReadAll(io.LimitReader(r, maxStatement+1)) // compared with its digest when it ends
-	if err = errors.Join(err, r.Close()); err != nil {
-		return nil, failed("fetch", ref, err)
-	}
-	if len(raw) > maxStatement {
-		return nil, fault.New(fault.Refused, "the statement %s is too large", ref)
-	}
-	return raw, nil
 }
