@@ -36,7 +36,7 @@ func TestProof(t *testing.T) {
 	a.ashlar("trust", "install", root).ok()
 	a.edit("ashlar.yaml", "pause: 2s", "pause: 100ms")
 	a.edit("ashlar.yaml", "bake: 2s", "bake: 100ms")
-	a.secret("user default on >marble-one ~* &* +@all")
+	a.password(">marble-one")
 	a.deploy()
 	a.settled()
 

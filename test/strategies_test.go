@@ -31,7 +31,7 @@ components:
       user: redis
       port: 6379
       volumes: {data: /data}
-      health: {tcp: true, interval: 200ms}
+      health: {exec: [/usr/bin/redis-cli, -e, ping], interval: 200ms} # it takes connections while it loads
       drain: 500ms
     route: {tcp: 6379, listen: "REDIS", hold: 20s}
   web:

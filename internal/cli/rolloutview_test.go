@@ -101,7 +101,7 @@ rollout 9 (deploy of release 7, by dana@host): shifting for 30s
 queued 1: deploy of release 8, by eve@host 61s ago: another
   take it back with  ashlar rollout withdraw production --release 8
 problem: the webhook https://hooks.example.test/ has not taken event 3 in 2 attempts
-COMPONENT  INSTANCE                  RELEASE  PHASE                   AGE  REQUESTS
+COMPONENT  INSTANCE                  RELEASE  PHASE                   AGE  IN FLIGHT
 web        shop-production-web-5     6        ready                   60m  3
 report     shop-production-report-8  6        hook schedule, ordered       0
 shop-production-web-5 has under way: 2 requests, 1 WebSocket

@@ -242,7 +242,7 @@ func (p *program) instanceRows(s api.Status) [][]string {
 	for _, in := range s.Instances {
 		seen[in.ID] = in
 	}
-	rows := [][]string{{"COMPONENT", "INSTANCE", "RELEASE", "PHASE", "AGE", "REQUESTS"}}
+	rows := [][]string{{"COMPONENT", "INSTANCE", "RELEASE", "PHASE", "AGE", "IN FLIGHT"}}
 	for _, o := range s.State.Instances {
 		in, there := seen[o.ID]
 		phase, old := string(in.Phase), ""
