@@ -39,6 +39,9 @@ func PrepareLock(ctx context.Context, b *Builder, def *definition.Definition) (c
 			next.Components[c.Name] = entry
 		}
 	}
+	if err := next.setSums(); err != nil {
+		return false, err
+	}
 	b.Lock = next
 	if b.Locked || len(old.Components) > 0 && reflect.DeepEqual(old, next) {
 		return false, nil

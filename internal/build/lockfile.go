@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/token"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/debian"
 	"github.com/ashlar-infra/ashlar/internal/definition"
@@ -43,6 +45,10 @@ type LockFile struct {
 
 // ComponentLock holds the entries of one component, in the order of its sources.
 type ComponentLock struct {
+	// Sum is over the component's name and entries. Much of a lock is compared with
+	// what it names, but not all: an epoch is only what file times are clamped to.
+	Sum digest.Digest `yaml:"sum"`
+
 	Go     []GoLock     `yaml:"go,omitempty"`
 	Debian []DebianLock `yaml:"debian,omitempty"`
 	Images []ImageLock  `yaml:"images,omitempty"`
@@ -70,13 +76,39 @@ func NewLockFile() *LockFile {
 }
 
 // Marshal gives the text of the file: components by name, entries in the order of
-// the sources, always the same bytes for the same lock.
+// the sources, always the same bytes for the same lock. It sets the sums.
 func (l *LockFile) Marshal() ([]byte, error) {
+	if err := l.setSums(); err != nil {
+		return nil, err
+	}
 	b, err := yaml.MarshalWithOptions(l, yaml.Indent(2), yaml.IndentSequence(true))
 	if err != nil {
 		return nil, fmt.Errorf("writing the lock file: %w", err)
 	}
 	return append([]byte(lockHeader), b...), nil
+}
+
+// setSums sets each component's sum to what its entries are.
+func (l *LockFile) setSums() error {
+	for name, c := range l.Components {
+		var err error
+		if c.Sum, err = c.sum(name); err != nil {
+			return err
+		}
+		l.Components[name] = c
+	}
+	return nil
+}
+
+// sum is what Sum has to be.
+func (c ComponentLock) sum(name string) (digest.Digest, error) {
+	c.Sum = ""
+	text, err := json.Marshal(struct {
+		Name string
+		Lock ComponentLock
+	}{name, c})
+	// A list that is not there reads back as an empty one.
+	return digest.FromBytes(bytes.ReplaceAll(text, []byte("null"), []byte("[]"))), err
 }
 
 // ParseLockFile reads a lock file; name is how it is called in errors. Unknown keys,
@@ -180,6 +212,10 @@ func (l *LockFile) check() error {
 			if err := i.check(); err != nil {
 				return fmt.Errorf("component %s: %w", name, err)
 			}
+		}
+		if sum, err := c.sum(name); err != nil || c.Sum != sum {
+			return fault.New(fault.Invalid, "component %s: the entries are not what was written there: they have the sum %s, the file says %q", name, sum, c.Sum).
+				Mend("take the file back from Git, or resolve anew with  ashlar build --update")
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package build_test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,14 +43,15 @@ func TestLockFileReadsBack(t *testing.T) {
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}
-	if changed, err = sampleLock().Write(dir); err != nil || changed {
+	again := sampleLock()
+	if changed, err = again.Write(dir); err != nil || changed {
 		t.Errorf("the same lock was written again: %v %v", changed, err)
 	}
 	back, err := build.ReadLockFile(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(sampleLock(), back); d != "" {
+	if d := cmp.Diff(again, back); d != "" {
 		t.Error(d)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".ashlar*")); len(left) > 0 {
@@ -84,10 +87,45 @@ func TestLockFileRefuses(t *testing.T) {
 		"two documents":   {good + "---\n" + good, "never writes"},
 		"the same twice":  {good + "schema: ashlar.dev/lock/v1\n", "schema"},
 		"negative number": {edit("size: 20", "size: -20"), "size"},
+		"another epoch":   {edit("epoch: 1700000000", "epoch: 1700000001"), "sum"},
+		"no sum":          {edit("    sum: ", "    #sum: "), "sum"},
+		"other component": {edit("  web:\n", "  wee:\n"), "sum"},
 	} {
 		_, err := build.ParseLockFile("ashlar.lock", []byte(c.text))
-		t.Run(name, func(t *testing.T) { wantFault(t, err, fault.Invalid, c.want) })
+		t.Run(name, func(t *testing.T) {
+			wantFault(t, err, fault.Invalid, c.want)
+			t.Attr("refused", c.want+" <- "+name)
+		})
 	}
+}
+
+// Whatever byte of a lock is another: it is refused, or reads the very same, which only
+// its comment and spaces do.
+func TestFlippedBitInLock(t *testing.T) {
+	good := sampleLock()
+	text, err := good.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, same := 0, 0
+	for i := range text {
+		bad := bytes.Clone(text)
+		bad[i] ^= 1 << (i % 8)
+		l, err := build.ParseLockFile("ashlar.lock", bad)
+		switch {
+		case err == nil && cmp.Equal(good, l):
+			same++
+		case err == nil:
+			t.Errorf("byte %d: read as another lock:\n%s", i, bad)
+		case fault.Of(err) == nil || fault.Of(err).Kind != fault.Invalid:
+			t.Errorf("byte %d: %v", i, err)
+		case strings.Contains(err.Error(), "they have the sum"):
+			sums++
+		}
+	}
+	t.Attr("refused", fmt.Sprintf("sum <- one bit of a lock, %d times", sums))
+	t.Attr("refused", fmt.Sprintf("malformed <- one bit of a lock, %d times", len(text)-sums-same))
+	t.Logf("%d in comments and spaces say the same", same)
 }
 
 func TestLockedFailsInsteadOfResolving(t *testing.T) {

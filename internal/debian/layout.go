@@ -33,6 +33,9 @@ func unpackAll(ctx context.Context, store *object.Store, lock Lock, tell func(Pr
 	var todo []int
 	for i, p := range lock.Packages {
 		u, err := loadUnpacked(store, p)
+		if err == nil && u != nil {
+			err = u.is(p)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -97,11 +100,16 @@ func unpackOne(store *object.Store, batch *object.Batch, p LockedPackage) (u *un
 	if u, err = unpackDeb(f, p.Name, batch); err != nil {
 		return nil, err
 	}
+	return u, u.is(p)
+}
+
+// is says whether the file is of the package that the lock calls it.
+func (u *unpacked) is(p LockedPackage) error {
 	if u.Package != p.Name || u.Version != p.Version || u.Arch != p.Arch {
-		return nil, fault.New(fault.Refused, "the file of package %s %s (%s) holds %s %s (%s)", p.Name, p.Version, p.Arch, u.Package, u.Version, u.Arch).
+		return fault.New(fault.Refused, "the file of package %s %s (%s) holds %s %s (%s)", p.Name, p.Version, p.Arch, u.Package, u.Version, u.Arch).
 			Mend("resolve anew with  ashlar build --update")
 	}
-	return u, nil
+	return nil
 }
 
 // loadUnpacked gives what a package holds if it was decoded before and all of it

@@ -369,6 +369,33 @@ func TestTreeDecodesNothingTwice(t *testing.T) {
 	}
 }
 
+// TestLockCallsAPackageByAnotherVersion: whoever edits the lock cannot have the ledger
+// tell of a version that has no holes, be the package unpacked before or not.
+func TestLockCallsAPackageByAnotherVersion(t *testing.T) {
+	a := newArchive(t, simpleDebs()...)
+	for _, before := range []bool{false, true} {
+		store := openStore(t)
+		src := a.source("app")
+		lock, err := Resolve(t.Context(), store, src, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
+			t.Fatal(err)
+		}
+		if before {
+			if _, err := Tree(t.Context(), store, lock, src); err != nil {
+				t.Fatal(err)
+			}
+		}
+		i := slices.IndexFunc(lock.Packages, func(p LockedPackage) bool { return p.Name == "app" })
+		lock.Packages[i].Version = "9.9-9"
+		_, err = Tree(t.Context(), store, lock, src)
+		wantFault(t, err, fault.Refused, "the file of package app 9.9-9 (amd64) holds app 1.0-1")
+		t.Attr("refused", fmt.Sprintf("holds <- the lock calls a package by another version (unpacked before: %t)", before))
+	}
+}
+
 func TestFileHoldsAnotherPackageThanItsIndexSays(t *testing.T) {
 	imposter := deb{name: "evil", version: "1"}.bytes(t)
 	a := newArchive(t, deb{name: "app", version: "1", raw: imposter})
