@@ -2,6 +2,7 @@ package cli
 
 import (
 	"crypto/rand"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -128,11 +129,7 @@ func (p *program) change(r *trust.Root, c trustChange) error {
 			return fault.New(fault.NotFound, "the key %s does not have the role %s", id, role)
 		}
 		h.KeyIDs = slices.DeleteFunc(h.KeyIDs, func(k trust.KeyID) bool { return k == id })
-		h.Threshold = min(h.Threshold, len(h.KeyIDs))
 		r.Roles[role] = h
-		if len(h.KeyIDs) == 0 {
-			delete(r.Roles, role)
-		}
 	}
 	for _, text := range c.add {
 		role, path, _ := strings.Cut(text, "=")
@@ -154,10 +151,31 @@ func (p *program) change(r *trust.Root, c trustChange) error {
 		h.Threshold = int(n)
 		r.Roles[trust.Role(role)] = h
 	}
+	if err := enough(r, c); err != nil {
+		return err
+	}
 	if err := changeLogs(r, c); err != nil {
 		return err
 	}
 	return p.changeRevoked(r, c)
+}
+
+// enough takes away the roles that nobody has any more. A threshold never falls by
+// itself: an exchange of keys would lower it unseen.
+func enough(r *trust.Root, c trustChange) error {
+	for _, text := range c.remove {
+		role, _, _ := strings.Cut(text, "=")
+		if len(r.Roles[trust.Role(role)].KeyIDs) == 0 {
+			delete(r.Roles, trust.Role(role))
+		}
+	}
+	for _, role := range slices.Sorted(maps.Keys(r.Roles)) {
+		if h := r.Roles[role]; h.Threshold > len(h.KeyIDs) {
+			return fault.New(fault.Invalid, "the role %s would have %d keys, of which %d are needed", role, len(h.KeyIDs), h.Threshold).
+				Mend("add another key, or say that fewer are enough:  --threshold %s=%d", role, len(h.KeyIDs))
+		}
+	}
+	return nil
 }
 
 func ownerOf(path string) string {
@@ -171,7 +189,11 @@ func changeLogs(r *trust.Root, c trustChange) error {
 		if err != nil {
 			return fault.New(fault.Invalid, "the key of the log is not one: %w", err).Detail("written: " + key).Mend("write  --log KEY  as  ashlar log key  prints it")
 		}
-		r.Logs[v.Name()] = trust.Log{Key: key, From: r.Logs[v.Name()].From, Witnesses: c.witnesses, Quorum: c.quorum}
+		l, known := r.Logs[v.Name()]
+		if l.Key = key; !known || len(c.witnesses) > 0 || c.quorum > 0 {
+			l.Witnesses, l.Quorum = c.witnesses, c.quorum
+		}
+		r.Logs[v.Name()] = l
 	}
 	for _, text := range c.atLog {
 		name, n, err := pair(text, "--from-index")

@@ -2,9 +2,12 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -92,22 +95,36 @@ func TestMutations(t *testing.T) {
 }
 
 // Whatever byte of a bundle is another: it is not believed, or says the very same.
+// Of the first kind every byte is tried, of the others samples.
 func TestFlippedBitInBundle(t *testing.T) {
 	w := newWorld(t)
-	good := w.marshal(w.say("builder", "provenance", artifact, true))
-	believed, err := w.chain.Verify(good, want("provenance"), now)
-	expect(t, "untouched", err, "")
-	for i := range good {
-		bad := bytes.Clone(good)
-		bad[i] ^= 1 << (i % 8)
-		v, err := w.chain.Verify(bad, want("provenance"), now)
-		if err != nil {
-			continue
+	random := samples(t)
+	for n, kind := range []string{"provenance", "spdx", "cyclonedx", "rebuild"} {
+		by := map[string]string{"rebuild": "rebuilder"}[kind]
+		good := w.marshal(w.say(cmp.Or(by, "builder"), kind, artifact, true))
+		believed, err := w.chain.Verify(good, want(kind), now)
+		expect(t, "untouched", err, "")
+		verdicts := map[Verdict]int{}
+		offsets := random.Perm(len(good))
+		if n > 0 {
+			offsets = offsets[:300]
 		}
-		a, _ := json.Marshal(believed)
-		if b, _ := json.Marshal(v); !bytes.Equal(a, b) {
-			t.Errorf("byte %d: believed, and says another thing: %s", i, b)
+		for _, i := range offsets {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << random.IntN(8)
+			v, err := w.chain.Verify(bad, want(kind), now)
+			var refusal *Refusal
+			if errors.As(err, &refusal) {
+				verdicts[refusal.Verdict]++
+				continue
+			}
+			verdicts[""]++
+			a, _ := json.Marshal(believed)
+			if b, _ := json.Marshal(v); err != nil || !bytes.Equal(a, b) {
+				t.Errorf("byte %d of %s: believed, and says another thing: %s, %v", i, kind, b, err)
+			}
 		}
+		flips(t, "a bundle: "+kind, verdicts)
 	}
 }
 
@@ -175,6 +192,33 @@ func TestThreshold(t *testing.T) {
 	expect(t, "none", err, TooFew)
 }
 
+// A threshold that is raised counts from where its version does.
+func TestRaisedThreshold(t *testing.T) {
+	w := newWorld(t)
+	before := w.marshal(w.say("builder", "provenance", artifact, true))
+	w.extend(func(r *Root) {
+		w.give(r, RoleBuilder, 2, "builder", "builder2")
+		l := r.Logs[origin]
+		l.From = int64(len(w.leaves))
+		r.Logs[origin] = l
+	})
+	_, err := w.chain.VerifyAll([][]byte{before}, want("provenance"), now)
+	expect(t, "one key, when one was enough", err, "")
+	after := w.marshal(w.say("builder2", "provenance", artifact, true))
+	_, err = w.chain.VerifyAll([][]byte{after}, want("provenance"), now)
+	expect(t, "one key, when two were needed", err, TooFew)
+	again := w.marshal(w.say("builder", "provenance", artifact, true))
+	_, err = w.chain.VerifyAll([][]byte{after, again}, want("provenance"), now)
+	expect(t, "two", err, "")
+	_, err = w.chain.VerifyAll([][]byte{again, before}, want("provenance"), now)
+	expect(t, "the same key before and after", err, "")
+
+	// Who has the role no more says nothing by that.
+	w.extend(func(r *Root) { delete(r.Roles, RoleBuilder) })
+	_, err = w.chain.VerifyAll([][]byte{after}, want("provenance"), now)
+	expect(t, "one of two, and the role is gone since", err, WrongRole)
+}
+
 func TestTrustRoot(t *testing.T) {
 	w := newWorld(t)
 	first := w.chain
@@ -224,18 +268,38 @@ func TestTrustRoot(t *testing.T) {
 	if again.ID() != first.ID() || again.Versions() != 3 {
 		t.Errorf("%s with %d versions", again.ID(), again.Versions())
 	}
-	for i := 0; i < len(text); i += 5 { // each takes a dozen signatures to check
-		bad := bytes.Clone(text)
-		bad[i] ^= 1 << (i % 8)
-		c, err := ParseChain(bad)
-		if err == nil && c.versions[len(c.versions)-1].digest != w.chain.versions[2].digest {
-			t.Errorf("byte %d: believed, and says another thing", i)
-		}
-	}
+	flipRoot(t, first, 1)
+	flipRoot(t, w.chain, 40) // of 3 versions, each of which takes a dozen signatures to check
 	for name, bad := range map[string]string{"nothing": "", "an empty object": "{}", "no version": `{"versions":[]}`, "not a version": `{"versions":[{"signed":{},"signatures":[]}]}`} {
 		_, err := ParseChain([]byte(bad))
 		expect(t, name, err, Malformed)
 	}
+}
+
+// flipRoot flips bits of a trust root: it is not believed, or says the very same.
+func flipRoot(t *testing.T, c *Chain, step int) {
+	t.Helper()
+	good, err := c.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := samples(t)
+	verdicts := map[Verdict]int{}
+	for i := random.IntN(step); i < len(good); i += step {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1 << random.IntN(8)
+		got, err := ParseChain(bad)
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			verdicts[refusal.Verdict]++
+			continue
+		}
+		verdicts[""]++
+		if err != nil || got.Digest() != c.Digest() {
+			t.Errorf("byte %d: believed, and says another thing: %v", i, err)
+		}
+	}
+	flips(t, fmt.Sprintf("a trust root of %d versions", c.Versions()), verdicts)
 }
 
 func FuzzBundle(f *testing.F) {

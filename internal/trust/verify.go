@@ -152,7 +152,7 @@ func (c *Chain) revoked(v Verified) error {
 func (c *Chain) VerifyAll(bundles [][]byte, want Want, now time.Time) ([]Verified, error) {
 	var out []Verified
 	var first error
-	by := map[KeyID]bool{}
+	by := map[KeyID]int{} // place in out
 	for _, b := range bundles {
 		v, err := c.Verify(b, want, now)
 		if err != nil {
@@ -161,19 +161,40 @@ func (c *Chain) VerifyAll(bundles [][]byte, want Want, now time.Time) ([]Verifie
 			}
 			continue
 		}
-		if !by[v.Key] {
+		switch i, again := by[v.Key]; {
+		case !again:
+			by[v.Key] = len(out)
 			out = append(out, v)
+		case v.Version < out[i].Version:
+			out[i] = v
 		}
-		by[v.Key] = true
 	}
-	need := max(1, c.Latest().Roles[want.Kind.Role].Threshold)
 	switch {
-	case len(out) >= need:
+	case c.enough(out, want.Kind.Role):
 		return out, nil
 	case first != nil:
 		return nil, first
 	}
+	need := max(1, c.Latest().Roles[want.Kind.Role].Threshold)
 	return nil, refuse(TooFew, "%d keys of the role %s say so; %d are needed", len(out), want.Kind.Role, need)
+}
+
+// enough says whether statements, each by another key, are as many as the role's
+// threshold was in a version that was in force then. A threshold that is raised later
+// leaves true what was enough before.
+func (c *Chain) enough(said []Verified, role Role) bool {
+	for _, v := range c.versions {
+		n := 0
+		for _, s := range said {
+			if s.Version <= v.root.Version {
+				n++
+			}
+		}
+		if need := v.root.Roles[role].Threshold; need > 0 && n >= need {
+			return true
+		}
+	}
+	return false
 }
 
 // LogID names a log in bundles: SHA-256 of its name and key, as for checkpoints.

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"testing"
 	"time"
 
@@ -213,5 +214,26 @@ func expect(t testing.TB, what string, err error, verdict Verdict) {
 		t.Errorf("%s: %v, want %s", what, err, verdict)
 	case verdict != "" && (r.Verdict != verdict || r.What == ""):
 		t.Errorf("%s: %s (%s), want %s", what, r.Verdict, r.What, verdict)
+	case verdict != "":
+		t.Attr("refused", fmt.Sprintf("%s <- %s", verdict, what))
 	}
+}
+
+// samples draws, of a seed that it prints.
+func samples(t *testing.T) *mathrand.Rand {
+	t.Helper()
+	seed := mathrand.Uint64()
+	t.Logf("the samples are of the seed %d", seed)
+	return mathrand.New(mathrand.NewPCG(seed, 0))
+}
+
+// flips tells what became of so many documents with one bit that is another.
+func flips(t testing.TB, what string, verdicts map[Verdict]int) {
+	t.Helper()
+	for v, n := range verdicts {
+		if v != "" {
+			t.Attr("refused", fmt.Sprintf("%s <- one bit of %s, %d times", v, what, n))
+		}
+	}
+	t.Logf("%s: %d say the very same", what, verdicts[""])
 }
