@@ -67,16 +67,23 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 func flags(name string, stderr io.Writer) (*flag.FlagSet, *string) {
 	f := flag.NewFlagSet("ashlar-witness "+name, flag.ContinueOnError)
 	f.SetOutput(stderr)
+	f.Usage = func() {} // parse tells
 	return f, f.String("dir", "/var/lib/ashlar-witness", "where it keeps its key and what it saw")
 }
 
 func parse(f *flag.FlagSet, args []string) error {
+	stderr := f.Output()
+	f.SetOutput(io.Discard) // where flag says by itself what parse says
 	err := f.Parse(args)
+	f.SetOutput(stderr)
 	if err == nil && f.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		return fault.New(fault.Invalid, "%w", err)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		f.PrintDefaults()
+	case err != nil:
+		return fault.New(fault.Invalid, "%w", err).Mend("see  %s --help", f.Name())
 	}
 	return err
 }
@@ -103,7 +110,7 @@ func (l *logKeys) String() string { return fmt.Sprintf("%d logs", len(*l)) }
 func (l *logKeys) Set(text string) error {
 	v, err := note.NewVerifier(strings.TrimSpace(text))
 	if err != nil {
-		return err
+		return fmt.Errorf("it is not the public key of a log, as  ashlar log key  prints it: %w", err)
 	}
 	*l = append(*l, v)
 	return nil
@@ -135,7 +142,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log.Info("witness serves", "address", l.Addr().String(), "logs", len(logs))
+	log.Info("witness serves", "address", l.Addr().String(), "logs", len(logs), "key", w.PublicKey())
 	return answer(ctx, l, s.Handler())
 }
 

@@ -182,6 +182,19 @@ func (p *program) compareSeen(l *logAudit, a record.Auditor, file string) error 
 	return nil
 }
 
+// mends says what to do about a record that is not what it says.
+func mends(v record.Verdict) string {
+	switch v {
+	case record.Unsigned:
+		return "name the log's own key:  --log-key KEY ; a log that was renewed has another, and says so in its entry record.renewed"
+	case record.Unwitnessed:
+		return "wait for a witness that was away; what each saw, and whether this goes on from it, is at  WITNESS/seen/LOG  and in its log"
+	case record.RolledBack, record.Forked, record.Truncated:
+		return "keep the database as evidence, and restore a backup that is newer; if there is none, accept the loss:  ashlar log renew --reason WHY"
+	}
+	return "keep the database as evidence, and restore the last backup"
+}
+
 func (p *program) showAudit(l logAudit, file string) error {
 	if p.json() {
 		p.out.json(l)
@@ -189,7 +202,7 @@ func (p *program) showAudit(l logAudit, file string) error {
 	if f := l.Finding; f != nil {
 		return fault.New(fault.Refused, "the record is not what it says: %s", f.What).
 			Detail("verdict: "+string(f.Verdict), "size: "+count64(l.Size, "entry", "entries"), "root: "+l.Root.String()).
-			Mend("keep the database as evidence, and restore the last backup")
+			Mend("%s", mends(f.Verdict))
 	}
 	if p.json() {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"slices"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -42,9 +44,21 @@ func (a Auditor) Open(signed []byte) (Seen, *Finding) {
 	seen := Seen{Checkpoint: c, Cosignatures: Cosignatures(signed, a.Witnesses), Signed: signed}
 	if len(seen.Cosignatures) < a.Quorum {
 		return seen, &Finding{Verdict: Unwitnessed, First: -1, Last: -1,
-			What: fmt.Sprintf("the checkpoint of %d entries has %d valid cosignatures of %d witnesses; %d are needed", c.Size, len(seen.Cosignatures), len(a.Witnesses), a.Quorum)}
+			What: fmt.Sprintf("the checkpoint of %d entries has %d valid cosignatures of %d witnesses; %d are needed; it lacks %s",
+				c.Size, len(seen.Cosignatures), len(a.Witnesses), a.Quorum, strings.Join(a.absent(seen), ", "))}
 	}
 	return seen, nil
+}
+
+// absent are the witnesses that did not cosign.
+func (a Auditor) absent(seen Seen) []string {
+	var out []string
+	for _, w := range a.Witnesses {
+		if !slices.ContainsFunc(seen.Cosignatures, func(c Cosignature) bool { return c.Witness == w.Name() }) {
+			out = append(out, w.Name())
+		}
+	}
+	return out
 }
 
 // Latest reads the log's checkpoint and checks its signatures.
