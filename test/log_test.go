@@ -61,6 +61,7 @@ func TestRecordFromOutside(t *testing.T) {
 	if !errors.As(again.err, &exit) || exit.ExitCode() != fault.Refused.ExitCode() || !strings.Contains(a.said.from(0), "verdict: rolled-back") {
 		t.Errorf("a server on an older database: %v\n%s", again.err, a.said.from(0))
 	}
+	t.Attr("refused", "rolled-back <- a server on yesterday's database")
 	// Without a network or server what was proven stays proven.
 	a.ashlar("log", "check", filepath.Join(dir, "proof"), "--log-key", key).ok().says("it is entry 3 of the record")
 
@@ -72,6 +73,7 @@ func TestRecordFromOutside(t *testing.T) {
 	a.flags = a.flags[:4]
 	a.start()
 	a.ashlar(outside...).failed(fault.Refused.ExitCode(), "verdict: unwitnessed")
+	t.Attr("refused", "unwitnessed <- a record of yesterday, hidden from the server")
 	if r := a.ashlar("log", "verify", "--checkpoint", seen).failed(fault.Refused.ExitCode()); !strings.Contains(r.stderr, "verdict: rolled-back") && !strings.Contains(r.stderr, "verdict: forked") {
 		t.Error(r)
 	}

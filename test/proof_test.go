@@ -51,6 +51,7 @@ func TestProof(t *testing.T) {
 	// A byte on disk is another: the host says which.
 	a.damaged("/usr/bin/web", func() {
 		a.ashlar("verify", a.env, "--trust-root", root).failed(fault.Refused.ExitCode(), "bytes seal", "/usr/bin/web")
+		t.Attr("refused", "bytes <- one bit of a file of a running instance, on disk")
 	})
 
 	// Somebody edits the database: entries of the record, then what is deployed.
@@ -79,9 +80,11 @@ func TestProof(t *testing.T) {
 		a.start()
 		if r := a.ashlar("proof", a.env, "--to", filepath.Join(c.dir, "proof")); edit.check == "" {
 			r.failed(fault.Refused.ExitCode(), "is damaged in the database")
+			t.Attr("refused", "is damaged in the database <- edited by hand: "+what)
 		} else {
 			r.ok()
 			c.verify().refused(edit.check)
+			t.Attr("refused", strings.Fields(edit.check)[1]+" <- edited by hand: "+what)
 		}
 		a.stop()
 		for _, name := range state {

@@ -58,6 +58,7 @@ func TestRebuild(t *testing.T) {
 	other := filepath.Join(dir, "other.tar")
 	a.ashlar("export", "1", "--to", other).ok()
 	elsewhere(other, fault.Refused.ExitCode(), "gave something else", "web: sha256:")
+	t.Attr("refused", "gave something else <- other sources than the release's")
 	if _, err := os.Stat(statement); err == nil {
 		t.Error("what is another artifact was signed")
 	}

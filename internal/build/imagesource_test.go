@@ -151,6 +151,7 @@ func TestImageIsLocked(t *testing.T) {
 	fresh := newProjectAt(t, q.dir, t.TempDir(), nil)
 	_, err = fresh.release()
 	wantFault(t, err, fault.Conflict, "does not hold the image "+name.String(), "ashlar build --update")
+	t.Attr("refused", "does not hold the image <- another image lies where the locked one was")
 	q.b.Update = true
 	if again := spec(q.mustRelease()); again.Artifact == first.Artifact {
 		t.Error("--update does not take the new image")

@@ -169,6 +169,7 @@ func TestPlanted(t *testing.T) {
 		if len(found) != 1 || found[0].Verdict != c.want || found[0].Path != c.path {
 			t.Errorf("%s: %+v, want %s of %s", c.name, found, c.want, c.path)
 		}
+		t.Attr("refused", fmt.Sprintf("%s <- in the tree, not in the ledger: %s", c.want, c.name))
 	}
 }
 
@@ -194,6 +195,7 @@ func TestChapterIsOfItsTree(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
+		t.Attr("refused", "ledger <- a chapter that explains "+c.name)
 	}
 }
 
@@ -241,7 +243,7 @@ func TestDamaged(t *testing.T) {
 		good := o[name]
 		for i := range good {
 			bad := bytes.Clone(good)
-			bad[i] ^= 1
+			bad[i] ^= 1 << (i % 8)
 			o[name] = bad
 			if _, err := ledger.Read(o, d); err == nil {
 				t.Fatalf("byte %d of %s was flipped and nobody noticed", i, name)
@@ -249,6 +251,7 @@ func TestDamaged(t *testing.T) {
 			checkForms(t, bad)
 		}
 		o[name] = good
+		t.Attr("refused", fmt.Sprintf("digest <- one bit of each of the %d bytes of a ledger or chapter", len(good)))
 	}
 }
 

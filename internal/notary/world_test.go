@@ -112,7 +112,9 @@ func refused(t *testing.T, err error, verdict string) {
 	f := fault.Of(err)
 	if f == nil || f.Kind != fault.Refused || len(f.Details) == 0 || f.Details[0] != "verdict: "+verdict || f.Fix == "" {
 		t.Errorf("got %v, want a refusal with the verdict %s", err, verdict)
+		return
 	}
+	t.Attr("refused", verdict+" <- "+t.Name())
 }
 
 // fakeWitness answers as it is told.

@@ -3,8 +3,10 @@ package object
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,6 +102,7 @@ func TestPutVerifiedRefusesOtherBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		refused(true)
+		t.Attr("refused", fmt.Sprintf("digest <- %d other bytes than the name says", size))
 	}
 	wantNoTemps(t, s)
 }
@@ -133,21 +136,35 @@ type brokenReader struct{ err error }
 
 func (b brokenReader) Read([]byte) (int, error) { return 0, b.err }
 
+// Every byte of a small object counts, and every one that is tried of a large one.
 func TestVerifyFindsAFlippedBit(t *testing.T) {
 	s := newStore(t)
-	d, err := s.PutBytes([]byte("the bytes that were laid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, _ := s.File(d)
-	flip(t, path, 3)
-	err = s.Verify(d)
-	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != path {
-		t.Errorf("Verify: %v, want a refusal at %s", err, path)
-	}
-	_, err = s.ReadAll(d, 1000)
-	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != path {
-		t.Errorf("ReadAll: %v, want a refusal at %s", err, path)
+	seed := rand.Uint64()
+	t.Logf("the samples are of the seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, size := range []int{24, 3 * smallObject} {
+		d, err := s.PutBytes(bytes.Repeat([]byte("the bytes that were laid"), size/24+1)[:size])
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, _ := s.File(d)
+		offsets := random.Perm(size)
+		for _, at := range offsets[:min(size, 100)] {
+			flip(t, path, int64(at))
+			err := s.Verify(d)
+			if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != path {
+				t.Errorf("byte %d, Verify: %v, want a refusal at %s", at, err, path)
+			}
+			_, err = s.ReadAll(d, int64(size))
+			if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != path {
+				t.Errorf("byte %d, ReadAll: %v, want a refusal at %s", at, err, path)
+			}
+			flip(t, path, int64(at)) // as it was
+		}
+		if err := s.Verify(d); err != nil {
+			t.Error(err)
+		}
+		t.Attr("refused", fmt.Sprintf("digest <- one bit of an object of %d bytes, %d times", size, min(size, 100)))
 	}
 }
 

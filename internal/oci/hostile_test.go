@@ -296,6 +296,61 @@ var hostileImages = map[string]struct {
 	}, "it has more than 500000 entries"},
 }
 
+// Whatever byte of an image is another: the image is refused, or is the very same,
+// which only what is beside its manifest can leave it.
+func TestFlippedBitInImage(t *testing.T) {
+	i := small1(t)
+	files := i.files()
+	store, dir := newStore(t)
+	counts := map[string]int{}
+	for n, f := range files {
+		what := i.role(f.name)
+		for at := range len(f.body) {
+			if what == "index" || what == "oci-layout" {
+				store, _ = newStore(t) // an image that is on hand is not read again
+			}
+			bad := []byte(f.body)
+			bad[at] ^= 1 << (at % 8)
+			changed := slices.Clone(files)
+			changed[n].body = string(bad)
+			got, err := Unpack(t.Context(), store, Request{Path: written(t, "x.tar", tarOf(t, changed...)), Arch: "amd64", Digest: i.name()})
+			switch {
+			case err == nil && (what == "index" || what == "oci-layout") && got.Manifest == i.name():
+				counts["the very same, with another "+what]++
+			case err == nil:
+				t.Errorf("%s: byte %d of %s: taken as %s", what, at, f.name, got.Manifest)
+			case strings.Contains(err.Error(), "not what its digest says"), strings.Contains(err.Error(), "not what names it"):
+				counts["digest <- one bit of a "+what]++
+			default:
+				counts["not an image <- one bit of a "+what]++
+			}
+		}
+	}
+	for what, n := range counts {
+		if strings.Contains(what, " <- ") {
+			t.Attr("refused", fmt.Sprintf("%s, %d times", what, n))
+		} else {
+			t.Logf("%s, %d times", what, n)
+		}
+	}
+	if files := left(t, dir); len(files) > 0 {
+		t.Errorf("left in the store of what was refused: %v", files)
+	}
+}
+
+// role is what a file of the layout is.
+func (i *img) role(name string) string {
+	switch {
+	case strings.HasSuffix(name, i.name().Encoded()):
+		return "manifest"
+	case strings.HasSuffix(name, i.manifest.Config.Digest.Encoded()):
+		return "configuration"
+	case strings.HasPrefix(name, "blobs/"):
+		return "layer"
+	}
+	return strings.TrimSuffix(name, ".json")
+}
+
 // small1 is a sound image of one layer of one file.
 func small1(t testing.TB) *img { return imageOf(t, "gzip", tarOf(t, file{name: "f", body: "sound"})) }
 
@@ -367,6 +422,7 @@ func TestHostile(t *testing.T) {
 		if files := left(t, dir); len(files) > 0 {
 			t.Errorf("left in the store: %v", files)
 		}
+		t.Attr("refused", want+" <- "+t.Name())
 	}
 	for name, c := range hostileLayers {
 		t.Run(name, func(t *testing.T) {
@@ -389,6 +445,7 @@ func TestHostile(t *testing.T) {
 				t.Fatalf("%d of %d bytes are taken for an image", n, len(whole))
 			}
 		}
+		t.Attr("refused", "ends early <- an archive cut short anywhere")
 		if files := left(t, dir); len(files) > 0 {
 			t.Errorf("left in the store: %v", files)
 		}

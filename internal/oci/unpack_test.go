@@ -194,6 +194,7 @@ func TestOtherImageThere(t *testing.T) {
 	if files := left(t, dir); len(files) > 0 {
 		t.Errorf("left: %v", files)
 	}
+	t.Attr("refused", "does not hold the image <- another image lies where the locked one was")
 	_, err = Unpack(t.Context(), store, Request{Path: i.archive(), Digest: i.name(), Arch: "arm64"})
 	if err == nil || !strings.Contains(err.Error(), "for linux/arm64") {
 		t.Errorf("got %v", err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +172,7 @@ func TestMutations(t *testing.T) {
 			if !slices.ContainsFunc(lacking, func(x Check) bool { return x.Name == c.check }) {
 				t.Errorf("it was not refused by %s: %+v", c.check, lacking)
 			}
+			t.Attr("refused", c.check+" <- "+name)
 		})
 	}
 }
@@ -191,43 +191,6 @@ func TestAdmission(t *testing.T) {
 	if got := result(w.verify(w.proof), Admission); got != Done {
 		t.Errorf("admitted: %s", got)
 	}
-}
-
-// Any flipped bit of the file is refused, or changes nothing that was proven.
-func TestFlippedBits(t *testing.T) {
-	w := newWorld(t, 1, 3, 1)
-	good := w.file()
-	for i := 0; i < len(good); i += 61 {
-		bad := bytes.Clone(good)
-		bad[i] ^= 1 << (i % 8)
-		p, err := Parse(bad)
-		if err != nil {
-			continue
-		}
-		r := w.verify(p)
-		if len(r.Lacking(append(Usual(), Ledger, Provenance, SPDX, CycloneDX))) > 0 {
-			continue
-		}
-		// What is left are words that nobody vouches for.
-		p.Host, p.Taken, p.TrustRoot = w.proof.Host, w.proof.Taken, w.proof.TrustRoot
-		for j := range p.Instances {
-			p.Instances[j].Phase, p.Instances[j].StartedAt = w.proof.Instances[j].Phase, w.proof.Instances[j].StartedAt
-		}
-		again, err := p.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(again, good) && !equivalent(again, good) {
-			t.Errorf("byte %d: accepted with another meaning: …%s…", i, bad[max(0, i-40):min(len(bad), i+40)])
-		}
-	}
-}
-
-// equivalent says whether two files say the same apart from signatures that were
-// added to the checkpoint by others.
-func equivalent(a, b []byte) bool {
-	var x, y map[string]any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && len(x) == len(y) && strings.EqualFold(string(a), string(b))
 }
 
 func flip(text string, at int) string {

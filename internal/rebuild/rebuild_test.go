@@ -124,6 +124,7 @@ func TestUnpackRefuses(t *testing.T) {
 		if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) != 1 {
 			t.Errorf("%s: something is outside: %v", name, left)
 		}
+		t.Attr("refused", "entry <- "+name)
 	}
 }
 

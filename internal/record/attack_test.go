@@ -110,6 +110,7 @@ func TestAttacks(t *testing.T) {
 			if d := cmp.Diff(Finding{Verdict: attack.verdict, First: attack.first, Last: attack.last}, got); d != "" {
 				t.Errorf("%s (-want +got):\n%s", report.Finding.What, d)
 			}
+			t.Attr("refused", fmt.Sprintf("%s <- %s", attack.verdict, name))
 		})
 	}
 }

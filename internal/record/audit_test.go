@@ -3,15 +3,16 @@ package record
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
-	"pgregory.net/rapid"
 )
 
 // files is a log as it is served: a Source.
@@ -126,6 +127,10 @@ func TestAuditAttacks(t *testing.T) {
 				t.Fatal("not found")
 			case finding != nil && (finding.Verdict != c.want || finding.First != c.first || finding.What == ""):
 				t.Errorf("found %+v, want %s of %d", finding, c.want, c.first)
+			case finding != nil && c.want == Unwitnessed && !strings.HasSuffix(finding.What, "2 are needed; it lacks two.example/w"):
+				t.Errorf("it does not say who is missing: %s", finding.What)
+			case finding != nil:
+				t.Attr("refused", fmt.Sprintf("%s <- %s", finding.Verdict, name))
 			}
 		})
 	}
@@ -177,21 +182,40 @@ type failing struct{ err error }
 
 func (f failing) Read(string) ([]byte, error) { return nil, f.err }
 
-// Whatever one bit of one served file is, an auditor finds it.
+// Whatever one bit of one served file is, an auditor finds it: every byte of a small
+// log, and samples of one that has full tiles and a second level.
 func TestAuditFindsEveryFlippedBit(t *testing.T) {
 	signer, verifier := logKey(t, "example.com/log")
-	good := served(t, entries(t, 300), signer)
-	paths := slices.Sorted(maps.Keys(good))
-	rapid.Check(t, func(rt *rapid.T) {
-		path := rapid.SampledFrom(paths).Draw(rt, "path")
+	found := map[string]int{}
+	flip := func(good files, path string, at, bit int) {
 		f := maps.Clone(good)
 		f[path] = bytes.Clone(f[path])
-		f[path][rapid.IntRange(0, len(f[path])-1).Draw(rt, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(rt, "bit")
+		f[path][at] ^= 1 << bit
 		finding, err := examine(Auditor{Source: f, Log: verifier})
 		if err != nil || finding == nil {
-			rt.Fatalf("%+v, %v", finding, err)
+			t.Errorf("%s, bit %d of byte %d: %+v, %v", path, bit, at, finding, err)
+			return
 		}
-	})
+		found[fmt.Sprintf("%s <- one bit of %s", finding.Verdict, strings.TrimRight(path, "0123456789./p"))]++
+	}
+	small := served(t, entries(t, 9), signer)
+	for path, content := range small {
+		for i := range content {
+			flip(small, path, i, i%8)
+		}
+	}
+	large := served(t, entries(t, 600), signer)
+	paths := slices.Sorted(maps.Keys(large))
+	seed := rand.Uint64()
+	t.Logf("the samples are of the seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 200 {
+		path := paths[random.IntN(len(paths))]
+		flip(large, path, random.IntN(len(large[path])), random.IntN(8))
+	}
+	for what, n := range found {
+		t.Attr("refused", fmt.Sprintf("%s, %d times", what, n))
+	}
 }
 
 func TestTilePaths(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +87,7 @@ func TestFlippedBitInCheckpoint(t *testing.T) {
 			t.Errorf("bit %d: %q is read as %+v", i, bad, got)
 		}
 	}
+	t.Attr("refused", fmt.Sprintf("%s <- every one of the %d single bits of a checkpoint", Unsigned, len(signed)*8))
 	other, _ := logKey(t, "example.com/other")
 	if _, err := OpenCheckpoint(signedBy(t, c, other), verifier); err == nil {
 		t.Error("another log's signature counts")

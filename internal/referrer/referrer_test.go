@@ -166,6 +166,7 @@ func TestRefusals(t *testing.T) {
 		if _, err := Attach(w.store, c.about, c.bundle); err == nil || fault.Of(err).Kind != c.kind {
 			t.Errorf("%s: %v, want %s", name, err, c.kind)
 		}
+		t.Attr("refused", "not attached <- "+name)
 	}
 	refs, err := w.store.Refs(Kind)
 	if err != nil || len(refs) > 0 {

@@ -229,6 +229,7 @@ func TestMountRefusesADamagedSeal(t *testing.T) {
 	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != file {
 		t.Errorf("Mount: %v, want a refusal at %s", err, file)
 	}
+	t.Attr("refused", "not mounted <- one bit of a sealed tree")
 }
 
 func TestMountFaultsTellTheMend(t *testing.T) {
@@ -404,6 +405,7 @@ func TestVerifyMounted(t *testing.T) {
 		if err == nil || fault.Of(err).Kind != fault.Refused || len(m.Damage) != 1 || m.Damage[0].Path != name {
 			t.Errorf("%s: %+v, %v", name, m.Damage, err)
 		}
+		t.Attr("refused", "path <- what an instance sees is another: "+name)
 		if err := c.undo(); err != nil {
 			t.Fatal(err)
 		}

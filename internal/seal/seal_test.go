@@ -179,6 +179,7 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 			t.Errorf("the error does not name %s:\n%v", want, err)
 		}
 	}
+	t.Attr("refused", "path <- one bit of a file of a sealed tree, and a file that is gone")
 
 	sealFile, _ := s.File(seal)
 	flip(t, sealFile, 5000)
@@ -189,6 +190,35 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 	if _, err := Read(s, seal); err == nil || fault.Of(err).Kind != fault.Refused {
 		t.Errorf("Read of a damaged seal: %v", err)
 	}
+}
+
+// Every byte of a sealed tree counts.
+func TestFlippedBitInSeal(t *testing.T) {
+	s := newStore(t)
+	b := s.NewBatch()
+	defer b.Discard()
+	d, _, err := b.Put(strings.NewReader("hello"), -1)
+	if err := errors.Join(err, b.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	seal := put(t, s, image.Sorted([]image.Entry{{Path: "usr/hello", Type: image.File, Mode: 0o644, Size: 5, Digest: d}}).WithParents(0))
+	file, _ := s.File(seal)
+	fi, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range fi.Size() {
+		flip(t, file, at)
+		r, err := Verify(t.Context(), s, seal)
+		if fault.Of(err) == nil || fault.Of(err).Kind != fault.Refused || len(r.Damage) != 1 || r.Damage[0].File != file {
+			t.Errorf("byte %d, Verify: %+v, %v", at, r, err)
+		}
+		if _, err := Read(s, seal); fault.Of(err) == nil || fault.Of(err).Kind != fault.Refused {
+			t.Errorf("byte %d, Read: %v", at, err)
+		}
+		flip(t, file, at) // as it was
+	}
+	t.Attr("refused", fmt.Sprintf("digest <- one bit of each of the %d bytes of a sealed tree", fi.Size()))
 }
 
 func TestVerifyEndsWithItsContext(t *testing.T) {

@@ -55,7 +55,9 @@ func refused(t *testing.T, what string, err error, verdict string) {
 	t.Helper()
 	if err == nil || fault.Of(err).Kind != fault.Refused || !strings.Contains(strings.Join(fault.Of(err).Details, " "), verdict) {
 		t.Errorf("%s: %v, want the verdict %s", what, err, verdict)
+		return
 	}
+	t.Attr("refused", verdict+" <- "+what)
 }
 
 // An older file, another or none is refused, by this process and the next.

@@ -192,6 +192,7 @@ func TestProtocol(t *testing.T) {
 		if strings.Contains(answer, "—") {
 			t.Errorf("%s was cosigned", name)
 		}
+		t.Attr("refused", fmt.Sprintf("status %d <- %s", status, name))
 	}
 	if status, _, _ := post(t, server, l.proof(t, 5).Marshal()); status != 200 {
 		t.Errorf("after all that the true one gets %d", status)
@@ -236,6 +237,7 @@ func TestWitnessRemembers(t *testing.T) {
 	if _, err := New(dir, key, []note.Verifier{l.key}, time.Now, slog.New(slog.DiscardHandler)); fault.Of(err) == nil || fault.Of(err).Kind != fault.Refused {
 		t.Errorf("a witness with a changed memory: %v", err)
 	}
+	t.Attr("refused", "does not start <- a witness with a changed memory")
 }
 
 // Requests at the same moment cannot make a witness cosign backwards, or two logs
