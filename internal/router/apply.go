@@ -10,10 +10,10 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
-// apply replaces one environment's table. Everything that can fail comes first:
+// apply replaces one environment's table, of which text is what came. Everything that can fail comes first:
 // checks, opening the address, writing the file. Then the snapshot is swapped and
 // the backends that left are shut; from there on it cannot fail.
-func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table) error {
+func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table, text []byte) error {
 	table, err := normal(key, table)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (r *router) apply(ctx context.Context, key rollout.Key, table rollout.Table
 	if err != nil {
 		return err
 	}
-	if err := r.persist(key, table); err != nil {
+	if err := r.persist(key, text); err != nil {
 		if opened != nil {
 			opened.abandon()
 		}
@@ -83,7 +83,7 @@ func (r *router) install(key rollout.Key, table rollout.Table) {
 	if old == nil {
 		old = &environment{}
 	}
-	next := &environment{table: table, backends: map[string]*backend{}, counters: map[string]*counters{}, cuts: old.cuts, cutTotal: old.cutTotal, leaving: old.leaving}
+	next := &environment{table: table, backends: make(map[string]*backend, len(old.backends)), counters: map[string]*counters{}, cuts: old.cuts, cutTotal: old.cutTotal, leaving: old.leaving}
 	next.keepTraffic(old, time.Now())
 	for _, svc := range table.Services {
 		next.counters[svc.Name] = old.countersOf(svc.Name)

@@ -2,6 +2,7 @@ package router
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,24 +21,49 @@ func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("backends=%d", n), func(b *testing.B) {
 			g := newRig(b)
-			tables := [2]rollout.Table{}
-			for i := range tables {
-				tables[i] = web(0, g.addr, "", "/")
-				for j := range n {
-					tables[i].Services[0].Backends = append(tables[i].Services[0].Backends,
-						rollout.Backend{ID: fmt.Sprintf("i%d-%04d", i, j), Address: fmt.Sprintf("10.0.%d.%d:80", j/250, j%250+1), Weight: 1})
-				}
-			}
+			tables := many(n)
 			generation := int64(0)
-			b.ResetTimer()
 			for b.Loop() {
 				generation++
 				t := tables[generation%2]
-				t.Generation = generation
+				t.Generation, t.Listen = generation, g.addr
 				g.apply(shop, t)
 			}
 		})
 	}
+}
+
+// BenchmarkRead is what the router does with a table's text before the table can be in force.
+func BenchmarkRead(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("backends=%d", n), func(b *testing.B) {
+			text, err := json.Marshal(many(n)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				table, err := decodeTable(text)
+				if err == nil {
+					_, err = normal(shop, table)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// many gives two tables with as many backends each.
+func many(n int) (tables [2]rollout.Table) {
+	for i := range tables {
+		tables[i] = web(1, "127.0.0.1:1", "", "/")
+		for j := range n {
+			tables[i].Services[0].Backends = append(tables[i].Services[0].Backends,
+				rollout.Backend{ID: fmt.Sprintf("i%d-%04d", i, j), Address: fmt.Sprintf("10.0.%d.%d:80", j/250, j%250+1), Weight: 1, Release: "r"})
+		}
+	}
+	return tables
 }
 
 // BenchmarkInstall is the switch alone: from a checked and saved table to all new
@@ -46,14 +72,7 @@ func BenchmarkInstall(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("backends=%d", n), func(b *testing.B) {
 			r := newRouter(Config{RunDir: b.TempDir()})
-			tables := [2]rollout.Table{}
-			for i := range tables {
-				tables[i] = web(1, "127.0.0.1:1", "", "/")
-				for j := range n {
-					tables[i].Services[0].Backends = append(tables[i].Services[0].Backends,
-						rollout.Backend{ID: fmt.Sprintf("i%d-%04d", i, j), Address: fmt.Sprintf("10.0.%d.%d:80", j/250, j%250+1), Weight: 1, Release: "r"})
-				}
-			}
+			tables := many(n)
 			i := 0
 			for b.Loop() {
 				r.install(shop, tables[i%2])

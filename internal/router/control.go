@@ -3,7 +3,6 @@ package router
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -48,9 +47,9 @@ func (r *router) control() http.Handler {
 }
 
 func (r *router) putTable(w http.ResponseWriter, req *http.Request) {
-	table, err := decodeTable(http.MaxBytesReader(w, req.Body, maxTableBytes))
+	table, text, err := readTable(w, req)
 	if err == nil {
-		err = r.apply(req.Context(), keyOf(req), table)
+		err = r.apply(req.Context(), keyOf(req), table, text)
 	}
 	if err != nil {
 		f := fault.Of(err)
@@ -59,20 +58,6 @@ func (r *router) putTable(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// decodeTable reads one table as JSON. Unknown keys, from a newer server, are
-// ignored; anything after the table is refused.
-func decodeTable(body io.Reader) (rollout.Table, error) {
-	var table rollout.Table
-	data, err := io.ReadAll(body)
-	if err == nil {
-		err = json.Unmarshal(data, &table)
-	}
-	if err != nil {
-		return rollout.Table{}, fault.New(fault.Invalid, "the routing table is not readable: %w", err)
-	}
-	return table, nil
 }
 
 func keyOf(req *http.Request) rollout.Key {

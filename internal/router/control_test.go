@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -237,35 +238,46 @@ func TestGracefulEndFinishesRequests(t *testing.T) {
 	}
 }
 
+// A router that is killed right after it acknowledged a table has that one when it is
+// started again, with what is in it that it does not know, and those of other environments.
 func TestKilledRouterComesBack(t *testing.T) {
 	g := newRig(t)
 	cmd := g.apart()
-	g.table(1, time.Second, time.Second, named(t, "a"))
-	for range 5 {
+	odd := rollout.Key{App: `a"b\c`, Env: "<&>"}
+	g.apply(odd, web(7, g.addr, "other.example", "/", named(t, "z")))
+	for n := range 5 {
+		id := fmt.Sprint("a", n)
+		g.table(int64(n+1), time.Second, time.Second, named(t, id))
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		cmd.Wait() //nolint:errcheck // it was killed
 		cmd = g.launch()
-		if status, body := g.get("/"); status != 200 || body != "a" {
-			t.Errorf("%d %q after the restart", status, body)
+		if status, body := g.get("/"); status != 200 || body != id {
+			t.Errorf("%d %q after the restart, want %q", status, body, id)
 		}
-		g.table(1, time.Second, time.Second, g.backendsOf(t)...)
+		if s, err := g.Status(t.Context(), odd); err != nil || s.Generation != 7 {
+			t.Errorf("generation %d of the other environment, %v", s.Generation, err)
+		}
 	}
 }
 
-// backendsOf reads back what the router saved.
-func (g *rig) backendsOf(t *testing.T) []rollout.Backend {
-	t.Helper()
+// What a newer server says that this router does not know is kept for the next one.
+func TestUnknownKeysAreKept(t *testing.T) {
+	g := newRig(t)
+	b := named(t, "a")
+	text := fmt.Sprintf(`{"generation":1,"listen":%q,"new":{"a":1},"services":[{"name":"web","path":"/","backends":[{"id":"a","address":%q,"weight":1}]}]}`, g.addr, b.Address)
+	if err := g.do(t.Context(), "PUT", environmentPath(shop), []byte(text), nil); err != nil {
+		t.Fatal(err)
+	}
+	g.apply(rollout.Key{App: "shop", Env: "staging"}, web(1, g.addr, "other.example", "/"))
 	data, err := os.ReadFile(statePath(g.dir))
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || !strings.Contains(string(data), text) {
+		t.Errorf("router.json is %s, %v", data, err)
 	}
-	tables, err := decodeSaved(data)
-	if err != nil {
-		t.Fatal(err)
+	if _, body := g.get("/"); body != "a" {
+		t.Errorf("%q answers", body)
 	}
-	return tables[0].Table.Services[0].Backends
 }
 
 func FuzzTable(f *testing.F) {
@@ -276,7 +288,7 @@ func FuzzTable(f *testing.F) {
 	f.Add([]byte(`{"generation":1,"listen":":443","tls":{"acme":"https://a.example/d","domains":["B.example."]},"services":[{"name":"a","path":"/","sticky":"s","match":{"header":"x-a","value":"1","release":"r"},"drains":{"grpc":1},"backends":[{"id":"x","address":"a:1","release":"r","weight":3}]}]}`))
 	f.Add([]byte(`{"generation":1,"listen":"[::1]:80","services":[{"name":"a","path":"/","host":"::1","backends":[{"id":"x","address":"[::1]:1"}]}]} x`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		table, err := decodeTable(bytes.NewReader(data))
+		table, err := decodeTable(data)
 		if err != nil {
 			return
 		}

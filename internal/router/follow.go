@@ -109,7 +109,7 @@ func (r *router) cutInherited(key rollout.Key, b *backend, set kindSet, before t
 func (r *router) followed(end func()) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/environments/{app}/{env}", func(w http.ResponseWriter, req *http.Request) {
-		table, err := decodeTable(http.MaxBytesReader(w, req.Body, maxTableBytes))
+		table, _, err := readTable(w, req)
 		if err == nil {
 			err = r.followTable(keyOf(req), table)
 		}

@@ -1,9 +1,12 @@
 package router
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,29 +24,34 @@ type saved struct {
 
 type savedTable struct {
 	rollout.Key
-	Table rollout.Table `json:"table"`
+	Text  json.RawMessage `json:"table"` // as it came
+	Table rollout.Table   `json:"-"`     // the same, read and checked
 }
 
 func statePath(runDir string) string  { return filepath.Join(runDir, "router.json") }
 func socketPath(runDir string) string { return filepath.Join(runDir, "router.sock") }
 
-// persist writes the tables as they will be with this one.
-func (r *router) persist(key rollout.Key, table rollout.Table) error {
-	s := saved{Environments: []savedTable{{Key: key, Table: table}}}
-	for k, env := range r.envs {
-		if k != key {
-			s.Environments = append(s.Environments, savedTable{Key: k, Table: env.table})
+// persist writes the tables as they will be with this one, each as it came: a switch
+// waits for it, and has read the text already.
+func (r *router) persist(key rollout.Key, text []byte) error {
+	texts := maps.Clone(r.saved)
+	texts[key] = text
+	var b bytes.Buffer
+	b.WriteString(`{"environments":[`)
+	for i, k := range slices.SortedFunc(maps.Keys(texts), func(a, b rollout.Key) int { return strings.Compare(a.String(), b.String()) }) {
+		if i > 0 {
+			b.WriteByte(',')
 		}
+		fmt.Fprintf(&b, `{"app":%q,"env":%q,"table":`, k.App, k.Env) // names, see validName: quoted as JSON does
+		b.Write(texts[k])
+		b.WriteByte('}')
 	}
-	slices.SortFunc(s.Environments, func(a, b savedTable) int { return strings.Compare(a.String(), b.String()) })
-	data, err := json.Marshal(s)
-	if err == nil {
-		err = replaceFile(statePath(r.runDir), data)
-	}
-	if err != nil {
+	b.WriteString("]}\n")
+	if err := replaceFile(statePath(r.runDir), b.Bytes()); err != nil {
 		return fault.New(fault.Unavailable, "cannot save the routing tables: %w", err).At(statePath(r.runDir)).
 			Mend("make room or mend the directory, then try again; nothing was changed")
 	}
+	r.saved = texts
 	return nil
 }
 
@@ -88,6 +96,7 @@ func (r *router) restore() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range tables {
+		r.saved[t.Key] = t.Text
 		r.install(t.Key, t.Table)
 	}
 	return nil
@@ -101,7 +110,10 @@ func decodeSaved(data []byte) ([]savedTable, error) {
 	}
 	seen := map[rollout.Key]*environment{}
 	for i, t := range s.Environments {
-		table, err := normal(t.Key, t.Table)
+		table, err := decodeTable(t.Text)
+		if err == nil {
+			table, err = normal(t.Key, table)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -56,6 +56,7 @@ type router struct {
 
 	mu         sync.Mutex // serialises everything below and the swap of current
 	envs       map[rollout.Key]*environment
+	saved      map[rollout.Key][]byte // what router.json holds: tables as they came
 	listeners  map[string]*listener
 	identities map[string]*identity // by listen address
 	issuers    map[string]*issuer   // by ACME directory
@@ -154,7 +155,7 @@ func newRouter(cfg Config) *router {
 	r := &router{
 		log: cfg.Log, runDir: cfg.RunDir, acmeDir: cfg.ACMEDir, version: cfg.Version, grace: cfg.Grace, maxHeld: int64(cfg.MaxHeld),
 		started: time.Now(), closing: make(chan struct{}), handed: make(chan net.Conn, 1),
-		envs: map[rollout.Key]*environment{}, listeners: map[string]*listener{}, issuers: map[string]*issuer{}, warned: map[string]bool{},
+		envs: map[rollout.Key]*environment{}, saved: map[rollout.Key][]byte{}, listeners: map[string]*listener{}, issuers: map[string]*issuer{}, warned: map[string]bool{},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

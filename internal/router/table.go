@@ -38,7 +38,11 @@ func normal(env rollout.Key, in rollout.Table) (rollout.Table, error) {
 	}
 	out.TLS = c.tls(in)
 	c.need(len(in.Services) <= maxServices, "%d services are more than %d", len(in.Services), maxServices)
-	ids := map[string]bool{}
+	backends := 0
+	for _, svc := range in.Services {
+		backends += len(svc.Backends)
+	}
+	ids := make(map[string]bool, backends)
 	for _, svc := range in.Services {
 		out.Services = append(out.Services, c.service(svc, ids))
 	}
@@ -88,7 +92,10 @@ func (c *checker) service(in rollout.Service, ids map[string]bool) rollout.Servi
 		ids[b.ID] = true
 		out.Backends = append(out.Backends, b)
 	}
-	slices.SortStableFunc(out.Backends, func(a, b rollout.Backend) int { return strings.Compare(a.ID, b.ID) })
+	byID := func(a, b rollout.Backend) int { return strings.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(out.Backends, byID) { // as a server sends them
+		slices.SortStableFunc(out.Backends, byID)
+	}
 	return out
 }
 
@@ -159,6 +166,9 @@ func (c *checker) address(what, s string, anyHost bool) {
 }
 
 func validAddress(s string, anyHost bool) bool {
+	if at, err := netip.ParseAddrPort(s); err == nil { // as an instance's is
+		return at.Port() > 0
+	}
 	host, port, err := net.SplitHostPort(s)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	return err == nil && perr == nil && n > 0 && (anyHost || host != "") && validHost(host)

@@ -57,7 +57,10 @@ func (t *traffic) count() rollout.Traffic {
 func (e *environment) keepTraffic(old *environment, now time.Time) {
 	e.traffic = map[string]*traffic{}
 	for _, svc := range e.table.Services {
-		for _, b := range svc.Backends {
+		for i, b := range svc.Backends {
+			if i > 0 && b.Release == svc.Backends[i-1].Release {
+				continue
+			}
 			key := rollout.TrafficKey(svc.Name, b.Release)
 			if t := old.traffic[key]; t != nil {
 				t.left = time.Time{}
