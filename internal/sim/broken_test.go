@@ -90,6 +90,24 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			}
 			return d
 		}), 0},
+		"a worker that becomes a service is taken for one all along": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			return decideAs(now, s, o, func(r *rollout.Rollout, instances []rollout.Order) {
+				r.From = likeServices(r.From, &r.To)
+				for i := range instances {
+					instances[i].Alone = false
+				}
+			})
+		}), 0},
+		"a service that becomes a worker is replaced like a service": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			return decideAs(now, s, o, func(r *rollout.Rollout, _ []rollout.Order) { r.To = *likeServices(&r.To, r.From) })
+		}), 0},
+		"what a superseded rollout left is not asked for its kind": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
+			return decideAs(now, s, o, func(_ *rollout.Rollout, instances []rollout.Order) {
+				for i := range instances {
+					instances[i].Alone = false
+				}
+			})
+		}), 0},
 		"fencing tokens do not grow": {"fence", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			d := rollout.Decide(now, s, o)
 			d.Next.Fences = nil
@@ -126,7 +144,7 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 				r.Proven = proven
 			}
 			return d
-		}), 712},
+		}), 930},
 		"what waits does not wait": {"I7", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			if s.Rollout != nil && len(s.Queue) > 0 {
 				s.Rollout = nil
@@ -136,7 +154,7 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 		"what failed elsewhere is not asked": {"quarantine", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			o.Failed = ""
 			return rollout.Decide(now, s, o)
-		}), 1072},
+		}), 1240},
 		"silence of Prometheus is success": {"evidence", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			metrics := map[string]rollout.Metric{}
 			for expr, m := range o.Metrics {
@@ -147,7 +165,7 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			}
 			o.Metrics = metrics
 			return rollout.Decide(now, s, o)
-		}), 74},
+		}), 170},
 		"a freeze is over for what waits": {"freeze", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			o.Frozen = nil
 			return rollout.Decide(now, s, o)
@@ -156,10 +174,10 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			d := rollout.Decide(now, s, o)
 			d.Next.Data, d.Next.Least = nil, nil
 			return d
-		}), 160},
+		}), 180},
 		"an exclusive volume is taken for a shared one": {"alone", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			return rollout.Decide(now, withoutVolumes(s), o)
-		}), 59},
+		}), 70},
 		"only plain requests are waited for": {"I6", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			waited := map[string]int{}
 			for id, f := range o.Router.Kinds {
@@ -180,14 +198,14 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 				}
 			}
 			return d
-		}), 0},
+		}), 170},
 		"a release that is refused is not put back": {"I2", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			if o.Admission != nil && !o.Admission.Admitted && o.Admission.Error == "" {
 				o.Admission = nil
 			}
 			return rollout.Decide(now, s, o)
 		}), 0},
-		"a rehearsal that does not look":      {"rehearsal", func(c *engine.Config) { c.Artifacts = &lookingAway{of: c.Artifacts} }, 0},
+		"a rehearsal that does not look":      {"rehearsal", func(c *engine.Config) { c.Artifacts = &lookingAway{of: c.Artifacts} }, 360},
 		"an instance is not what was ordered": {"I1", func(c *engine.Config) { c.Platforms["sim"] = another{c.Platforms["sim"]} }, 0},
 		"nothing is ever removed": {"liveness", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
 			d := rollout.Decide(now, s, o)
@@ -283,6 +301,52 @@ type another struct{ engine.Platform }
 func (a another) Start(ctx context.Context, env rollout.Key, in rollout.Instance, spec release.Spec) error {
 	spec.WorkDir = "/tmp"
 	return a.Platform.Start(ctx, env, in, spec)
+}
+
+// decideAs decides as if the rollout in flight and the instances were others, and remembers
+// what they are.
+func decideAs(now time.Time, s rollout.State, o rollout.Observation, alter func(*rollout.Rollout, []rollout.Order)) rollout.Decision {
+	alone := map[string]bool{}
+	s.Instances = slices.Clone(s.Instances)
+	for _, in := range s.Instances {
+		alone[in.ID] = in.Alone
+	}
+	was := s.Rollout
+	if was != nil {
+		r := *was
+		alter(&r, s.Instances)
+		s.Rollout = &r
+	}
+	d := rollout.Decide(now, s, o)
+	if was != nil {
+		if d.Next.Current != nil && d.Next.Current == s.Rollout.From { // it is put back
+			d.Next.Current = was.From
+		}
+		if r := d.Next.Rollout; r != nil && r.Number == was.Number {
+			r.From, r.To = was.From, was.To
+		}
+	}
+	for i := range d.Next.Instances {
+		if in := &d.Next.Instances[i]; alone[in.ID] {
+			in.Alone = true
+		}
+	}
+	return d
+}
+
+// likeServices is a target in which what runs alone, and does not in the other, is a service.
+func likeServices(t, other *rollout.Target) *rollout.Target {
+	if t == nil || other == nil {
+		return t
+	}
+	c := *t
+	c.Components = slices.Clone(t.Components)
+	for i := range c.Components {
+		if o := named(other, c.Components[i].Name); o != nil && (o.Kind == "" || o.Kind == rollout.KindService) {
+			c.Components[i].Kind = ""
+		}
+	}
+	return &c
 }
 
 // withoutVolumes is a state in which nothing holds a volume alone.

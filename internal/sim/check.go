@@ -180,7 +180,7 @@ func (r *runner) checkOnHand(key rollout.Key, d digest.Digest) {
 // atRest says whether everything is as the live release declares, and nothing else is
 // there but a job that runs or a set that is kept warm.
 func (r *runner) atRest() bool {
-	return len(r.w.late) == 0 && !slices.ContainsFunc(r.tended, func(t *tended) bool { return !r.rests(t) })
+	return len(r.w.late)+len(r.w.lateTables) == 0 && !slices.ContainsFunc(r.tended, func(t *tended) bool { return !r.rests(t) })
 }
 
 func (r *runner) rests(t *tended) bool {

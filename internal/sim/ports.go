@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"errors"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -253,67 +252,6 @@ func (w *world) observe(u *unit) rollout.Observed {
 }
 
 func (p platform) Changes() <-chan struct{} { return p.w.changed }
-
-// router is the made-up data plane.
-type router struct{ w *world }
-
-var _ engine.Router = router{}
-
-func (r router) Apply(_ context.Context, env rollout.Key, t rollout.Table) error {
-	w := r.w
-	w.mayCrash("before route " + t.String())
-	if w.now.Before(w.routerOut) || w.chance(0.02) {
-		return errPartition
-	}
-	old := w.tables[env]
-	if t.Generation < old.Generation {
-		return fault.New(fault.Conflict, "table %d is older than %d", t.Generation, old.Generation)
-	}
-	w.checkAdmitted(env, t)
-	w.tables[env] = t
-	w.routedSet = nil
-	for _, s := range t.Services {
-		for _, b := range s.Backends {
-			delete(w.left, b.ID)
-		}
-	}
-	for _, s := range old.Services {
-		for _, b := range s.Backends {
-			if !w.routed(b.ID) {
-				w.leave(b.ID, s)
-			}
-		}
-	}
-	w.tell("world: %s routes %s", env, t)
-	w.mayCrash("after route " + t.String())
-	if w.chance(0.03) {
-		return errLost
-	}
-	return nil
-}
-
-func (r router) Status(_ context.Context, env rollout.Key) (rollout.RouterStatus, error) {
-	w := r.w
-	if w.chance(0.005) {
-		w.routerOut = w.now.Add(w.between(0, 5*time.Second))
-		w.tell("fault: the router's control is gone until %s", w.routerOut.Sub(epoch))
-	}
-	if w.now.Before(w.routerOut) {
-		return rollout.RouterStatus{}, errPartition
-	}
-	if w.chance(0.002) {
-		clear(w.traffics)
-		w.tell("fault: the router is started anew and counts from nothing")
-	}
-	s := rollout.RouterStatus{Generation: w.tables[env].Generation, InFlight: map[string]int{}, Kinds: map[string]rollout.Flight{}, Cut: maps.Clone(w.cuts), Traffic: maps.Clone(w.traffics[env])}
-	for _, q := range w.requests {
-		if w.units[q.backend] != nil && w.units[q.backend].env == env {
-			s.InFlight[q.backend]++
-			s.Kinds[q.backend] = counted(s.Kinds[q.backend], q.kind)
-		}
-	}
-	return s, nil
-}
 
 // artifacts says whether the bytes of a spec are on hand.
 type artifacts struct{ w *world }

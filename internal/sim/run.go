@@ -19,6 +19,7 @@ type Options struct {
 // Counts say how much a run went through.
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
+	Late                                              int // starts and tables that were lost and arrived after all
 	Promoted, Asked, Forced                           int // releases that were live elsewhere; gates passed on an answer of Prometheus; deploys forced
 	Policies, Refused                                 int // policies that were set, releases that they refused
 	Superseded, Rehearsals, Said                      int // Said: what people said to rollouts in flight
@@ -218,11 +219,14 @@ func (r *runner) state(key rollout.Key) rollout.State {
 func (c *Counts) Add(o Counts) {
 	c.Ticks += o.Ticks
 	c.Crashes += o.Crashes
+	c.Late += o.Late
 	c.Deploys += o.Deploys
 	c.Rollbacks += o.Rollbacks
 	c.Promoted += o.Promoted
 	c.Asked += o.Asked
 	c.Forced += o.Forced
+	c.Policies += o.Policies
+	c.Refused += o.Refused
 	c.Live += o.Live
 	c.PutBack += o.PutBack
 	c.Superseded += o.Superseded

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -45,5 +46,10 @@ func TestSeeds(t *testing.T) {
 	}
 	close(next)
 	wg.Wait()
+	for v, i := reflect.ValueOf(total), 0; i < v.NumField() && *seeds >= 1000; i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("no seed had any of what Counts.%s counts", v.Type().Field(i).Name)
+		}
+	}
 	t.Logf("%d seeds from %d: %+v", *seeds, *first, total)
 }

@@ -1,11 +1,8 @@
 package sim
 
 import (
-	"cmp"
-	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,22 +22,23 @@ type world struct {
 	faults bool          // whether faults happen
 	envs   []rollout.Key // that people deploy to
 
-	units     map[string]*unit // by instance ID: what exists on the platform
-	sorted    []string         // the units\' IDs; nil: to be made anew
-	past      map[string]bool  // IDs that ended or were removed: they must never start again
-	late      []lateStart      // starts that were lost on the way and arrive after all
-	tables    map[rollout.Key]rollout.Table
-	left      map[string]leftRoute // instance ID to how it left its environment's table
-	requests  []request
-	releases  map[digest.Digest]release.Release
-	missing   map[digest.Digest]bool                     // artifacts that are not on hand
-	fences    map[place]int64                            // the greatest token that was started
-	traffics  map[rollout.Key]map[string]rollout.Traffic // what the router counted since it was started
-	routedSet map[string]bool                            // of tables; nil: to be made anew
-	whole     map[place]bool                             // it once was complete since it was last taken away
-	specs     map[digest.Digest]release.Spec             // that were started, checked against their digests
-	skew      time.Duration                              // what the server's clock is ahead of the world's
-	skewedAt  time.Time                                  // when that changed last
+	units      map[string]*unit // by instance ID: what exists on the platform
+	sorted     []string         // the units\' IDs; nil: to be made anew
+	past       map[string]bool  // IDs that ended or were removed: they must never start again
+	late       []lateStart      // starts that were lost on the way and arrive after all
+	lateTables []lateTable      // tables likewise
+	tables     map[rollout.Key]rollout.Table
+	left       map[string]leftRoute // instance ID to how it left its environment's table
+	requests   []request
+	releases   map[digest.Digest]release.Release
+	missing    map[digest.Digest]bool                     // artifacts that are not on hand
+	fences     map[place]int64                            // the greatest token that was started
+	traffics   map[rollout.Key]map[string]rollout.Traffic // what the router counted since it was started
+	routedSet  map[string]bool                            // of tables; nil: to be made anew
+	whole      map[place]bool                             // it once was complete since it was last taken away
+	specs      map[digest.Digest]release.Spec             // that were started, checked against their digests
+	skew       time.Duration                              // what the server's clock is ahead of the world's
+	skewedAt   time.Time                                  // when that changed last
 
 	data    map[rollout.Key]*data
 	schema  int                       // version of data schemas that programs are at
@@ -96,37 +94,6 @@ type lateStart struct {
 	u  *unit
 }
 
-// leftRoute is when a backend left the routes, and of which service.
-type leftRoute struct {
-	at      time.Time
-	service rollout.Service
-}
-
-// kind is what is under way.
-type kind int
-
-const (
-	plain kind = iota
-	webSocket
-	stream
-	grpc
-	tcp
-)
-
-// request is one under way on a backend.
-type request struct {
-	backend string
-	till    time.Time
-	kind    kind
-	cut     bool // at till
-}
-
-// cutAt is when what is under way is cut on a backend that left.
-func (l leftRoute) cutAt(k kind) time.Time {
-	x := l.service.Drains
-	return l.at.Add(cmp.Or([]time.Duration{x.Request, x.WebSocket, x.Stream, x.GRPC, x.TCP}[k], l.service.Drain))
-}
-
 func (u *unit) place() place { return place{u.env, u.Component} }
 
 const never = 1000 * time.Hour
@@ -142,35 +109,6 @@ func newWorld(seed uint64) *world {
 		policies: map[rollout.Key]int{}, admitted: map[granted]bool{}, silent: map[rollout.Key]bool{},
 		remembered: func(rollout.Key) rollout.State { return rollout.State{} }, judged: seed%3 == 0,
 	}
-}
-
-// told is a line of the story. It is put into words when somebody wants to read it,
-// which few runs come to.
-type told struct {
-	at     time.Time
-	format string
-	args   []any
-}
-
-// tell adds to the story. What it is given must not change afterwards.
-func (w *world) tell(format string, args ...any) {
-	w.story = append(w.story, told{w.now, format, args})
-}
-
-// words gives the story, a line each.
-func (w *world) words() []string {
-	out := make([]string, len(w.story))
-	for i, t := range w.story {
-		out[i] = fmt.Sprintf("%9.3fs  ", t.at.Sub(epoch).Seconds()) + fmt.Sprintf(t.format, t.args...)
-	}
-	return out
-}
-
-// violate notes that an invariant does not hold.
-func (w *world) violate(invariant, format string, args ...any) {
-	text := invariant + ": " + fmt.Sprintf(format, args...)
-	w.violations = append(w.violations, text)
-	w.tell("VIOLATION %s", text)
 }
 
 // clock is what the server's clock shows.
@@ -199,51 +137,26 @@ func (w *world) advance(now time.Time) {
 			}
 			l.u.late = true
 			w.place(l.u)
+			w.counts.Late++
 			w.tell("world: the lost start of %s arrives after all", l.u.ID)
 		}
 	}
 	w.late = slices.DeleteFunc(w.late, func(l lateStart) bool { return !l.at.After(now) })
+	for _, l := range w.lateTables {
+		if l.at.After(now) {
+			continue
+		}
+		w.tell("world: the lost table %d of %s arrives after all", l.table.Generation, l.env)
+		w.counts.Late++
+		if err := w.enforce(l.env, l.table); err != nil {
+			w.tell("world: it comes to nothing: %v", err)
+		}
+	}
+	w.lateTables = slices.DeleteFunc(w.lateTables, func(l lateTable) bool { return !l.at.After(now) })
 	for _, id := range w.ids() {
 		w.advanceUnit(w.units[id])
 	}
-	w.requests = slices.DeleteFunc(w.requests, func(r request) bool { return !r.till.After(now) && w.ended(r) })
-}
-
-// ended counts what the router cut, and says true.
-func (w *world) ended(r request) bool {
-	if r.cut {
-		w.cuts[r.backend] = counted(w.cuts[r.backend], r.kind)
-	}
-	return true
-}
-
-// leave notes that a backend left the routes: what it has under way ends in its time,
-// or is cut when its drain time is over.
-func (w *world) leave(id string, s rollout.Service) {
-	l := leftRoute{w.now, s}
-	w.left[id] = l
-	for i := range w.requests {
-		if r := &w.requests[i]; r.backend == id && l.cutAt(r.kind).Before(r.till) {
-			r.till, r.cut = l.cutAt(r.kind), true
-		}
-	}
-}
-
-// counted is a flight with one more.
-func counted(f rollout.Flight, k kind) rollout.Flight {
-	switch k {
-	case plain:
-		f.Requests++
-	case webSocket:
-		f.WebSockets++
-	case stream:
-		f.Streams++
-	case grpc:
-		f.GRPC++
-	case tcp:
-		f.TCP++
-	}
-	return f
+	w.requests = slices.DeleteFunc(w.requests, w.ended)
 }
 
 func (w *world) advanceUnit(u *unit) {
@@ -275,38 +188,6 @@ func (w *world) owe(u *unit) {
 	w.debt[u.place()]++
 }
 
-// cut ends the requests of a unit that ended. mayStop has checked that the engine
-// cost none of them.
-func (w *world) cut(u *unit, how string) {
-	w.tell("world: %s %s", u.ID, how)
-	w.past[u.ID] = true
-	w.requests = slices.DeleteFunc(w.requests, func(r request) bool {
-		if r.backend == u.ID {
-			w.excused++
-		}
-		return r.backend == u.ID
-	})
-	w.signal(u.env)
-}
-
-// mayStop checks that ending a unit now loses nothing that was promised: it left
-// the table, and its requests are done or their drain time is over.
-func (w *world) mayStop(u *unit) {
-	if w.routed(u.ID) {
-		w.violate("I6", "%s is ended while it is routed", u.ID)
-	}
-	l := w.left[u.ID]
-	if w.skewedAt.After(l.at) {
-		return
-	}
-	for _, r := range w.requests {
-		if r.backend == u.ID && w.now.Before(l.cutAt(r.kind)) {
-			w.violate("I6", "%s is ended with %+v under way, %s after it left the routes", u.ID, w.flight(u.ID), w.now.Sub(l.at))
-			return
-		}
-	}
-}
-
 // signal tells the platform's watcher that an instance changed.
 func (w *world) signal(env rollout.Key) {
 	w.stirred[env] = true
@@ -314,20 +195,6 @@ func (w *world) signal(env rollout.Key) {
 	case w.changed <- struct{}{}:
 	default:
 	}
-}
-
-func (w *world) routed(id string) bool {
-	if w.routedSet == nil {
-		w.routedSet = map[string]bool{}
-		for _, t := range w.tables {
-			for _, s := range t.Services {
-				for _, b := range s.Backends {
-					w.routedSet[b.ID] = true
-				}
-			}
-		}
-	}
-	return w.routedSet[id]
 }
 
 // held says whether another unit holds what a unit needs alone.
@@ -338,97 +205,6 @@ func (w *world) held(u *unit) bool {
 		}
 	}
 	return false
-}
-
-func (w *world) flight(id string) rollout.Flight {
-	var f rollout.Flight
-	for _, r := range w.requests {
-		if r.backend == id {
-			f = counted(f, r.kind)
-		}
-	}
-	return f
-}
-
-// traffic sends a few requests through each service.
-func (w *world) traffic() {
-	for _, key := range w.keys() {
-		for i := range w.tables[key].Services {
-			s := &w.tables[key].Services[i]
-			for range w.rng.IntN(3) {
-				if b := w.pick(s); b != nil {
-					w.send(key, s, b)
-				}
-			}
-		}
-	}
-}
-
-// pick gives the backend of a service that a request goes to; nil: it is held.
-func (w *world) pick(s *rollout.Service) *rollout.Backend {
-	all := 0
-	for i := range s.Backends {
-		all += s.Backends[i].Weight
-	}
-	if all == 0 {
-		return nil
-	}
-	at := w.rng.IntN(all)
-	for i := range s.Backends {
-		if at -= s.Backends[i].Weight; at < 0 {
-			return &s.Backends[i]
-		}
-	}
-	return nil
-}
-
-func (w *world) send(env rollout.Key, s *rollout.Service, b *rollout.Backend) {
-	u := w.units[b.ID]
-	switch {
-	case u == nil:
-		w.violate("I6", "a request was lost: backend %s does not exist", b.ID)
-	case u.stopping:
-		w.violate("I6", "a request was lost: backend %s was stopped while routed", b.ID)
-	case !u.answering(w.now):
-		w.excused++ // an injected fault took it a moment ago
-	default:
-		w.served++
-		r := request{backend: b.ID, till: w.now.Add(w.between(time.Millisecond, 3*time.Second))}
-		switch n := w.rng.IntN(16); {
-		case s.TCP != 0:
-			r.kind = tcp
-		case n < 3:
-			r.kind = webSocket + kind(n)
-			r.till = r.till.Add(w.between(0, 12*time.Second))
-		}
-		w.requests = append(w.requests, r)
-		w.use(u)
-		w.count(env, s.Name, b, u)
-	}
-}
-
-// count counts an answer, as its program's behaviour makes it.
-func (w *world) count(env rollout.Key, service string, b *rollout.Backend, u *unit) {
-	key := rollout.TrafficKey(service, b.Release)
-	t := w.traffics[env][key]
-	latency := make([]int64, len(rollout.LatencyBounds)+1)
-	copy(latency, t.Latency)
-	t.Latency = latency
-	t.Requests++
-	class := 8 + w.rng.IntN(4)
-	switch u.spec.Env["behaviour"] {
-	case "errs":
-		if w.rng.IntN(2) == 0 {
-			t.Errors++
-		}
-	case "lags":
-		class += 12
-	}
-	t.Latency[class]++
-	if w.traffics[env] == nil {
-		w.traffics[env] = map[string]rollout.Traffic{}
-	}
-	w.traffics[env][key] = t
 }
 
 // ids lists the units' IDs, sorted.
@@ -454,13 +230,4 @@ func (w *world) place(u *unit) {
 func (w *world) displace(id string) {
 	delete(w.units, id)
 	w.sorted = nil
-}
-
-func (w *world) keys() []rollout.Key {
-	keys := make([]rollout.Key, 0, len(w.tables))
-	for k := range w.tables {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b rollout.Key) int { return strings.Compare(a.String(), b.String()) })
-	return keys
 }
