@@ -4,7 +4,6 @@
 package conformance
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strconv"
@@ -215,24 +214,6 @@ func testExits(t *testing.T, s *suite) {
 	}
 }
 
-// testJob is what the job of a hook relies on: it ends by itself, and how it ended is
-// known until somebody has taken note and removes it.
-func testJob(t *testing.T, s *suite) {
-	in, what := s.order(Exits)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what))
-	before := s.untilPhase(in.ID, rollout.Exited)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, in, what)) // a lost reply: it is not run twice
-	s.world.Platform = s.world.Reopen(t)
-	after := s.untilPhase(in.ID, rollout.Exited)
-	if before.Exit == nil || after.Exit == nil || after.Exit.Code != before.Exit.Code || !after.Exit.At.Equal(before.Exit.At) || !slices.Equal(after.Tail, before.Tail) {
-		t.Errorf("it was told as %+v %q, and then as %+v %q", before.Exit, before.Tail, after.Exit, after.Tail)
-	}
-	s.must(s.world.Platform.Remove(t.Context(), in.ID))
-	if _, there := s.find(in.ID); there {
-		t.Error("it is told after it was removed")
-	}
-}
-
 func testSick(t *testing.T, s *suite) {
 	in := s.start(Sick)
 	o := s.until(in.ID, "with a failing probe", func(o rollout.Observed) bool { return o.Probe != "" })
@@ -296,61 +277,6 @@ func testMissing(t *testing.T, s *suite) {
 	}
 }
 
-// refused starts an instance that must be refused with Conflict, and leave nothing.
-func (s *suite) refused(env rollout.Key, in rollout.Instance, what spec.Spec) {
-	s.t.Helper()
-	if err := s.world.Platform.Start(s.t.Context(), env, in, what); err == nil || fault.Of(err).Kind != fault.Conflict {
-		s.t.Errorf("start of %s: %v; it must be refused with a conflict", in.ID, err)
-	}
-	if o, there := s.find(in.ID); there {
-		s.t.Errorf("it was refused and is listed: %+v", o)
-	}
-}
-
-func testHolder(t *testing.T, s *suite) {
-	first := s.start(Holds)
-	second, what := s.order(Holds)
-	s.refused(suiteEnv, second, what)
-	s.world.Platform = s.world.Reopen(t)
-	s.refused(suiteEnv, second, what)
-	s.must(s.world.Platform.Start(t.Context(), otherEnv, rollout.Instance{ID: "other", Component: "holds"}, what)) // a volume of its own
-	s.must(s.world.Platform.Stop(t.Context(), first.ID))
-	s.untilPhase(first.ID, rollout.Exited)
-	s.must(s.world.Platform.Remove(t.Context(), first.ID))
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, second, what))
-	s.untilPhase(second.ID, rollout.Ready)
-}
-
-func testShared(t *testing.T, s *suite) {
-	first, second := s.start(Shares), s.start(Shares)
-	s.untilPhase(first.ID, rollout.Ready)
-	s.untilPhase(second.ID, rollout.Ready)
-}
-
-func testFence(t *testing.T, s *suite) {
-	fenced := func(token int64) (rollout.Instance, spec.Spec) {
-		in, what := s.order(Plain)
-		in.Fence = token
-		return in, what
-	}
-	holder, what := fenced(2)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, holder, what))
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, holder, what)) // a lost reply
-	s.must(s.world.Platform.Remove(t.Context(), holder.ID))
-	for range 2 {
-		for token := range int64(2) {
-			late, what := fenced(token + 1)
-			s.refused(suiteEnv, late, what)
-		}
-		s.world.Platform = s.world.Reopen(t)
-	}
-	late, what := fenced(1)
-	s.must(s.world.Platform.Start(t.Context(), otherEnv, late, what)) // tokens of its own
-	next, what := fenced(3)
-	s.must(s.world.Platform.Start(t.Context(), suiteEnv, next, what))
-	s.untilPhase(next.ID, rollout.Ready)
-}
-
 func testMany(t *testing.T, s *suite) {
 	const many = 4
 	var wg sync.WaitGroup
@@ -371,40 +297,5 @@ func testMany(t *testing.T, s *suite) {
 	}
 	if len(addresses) != many {
 		t.Errorf("addresses %v", addresses)
-	}
-}
-
-func testReopen(t *testing.T, s *suite) {
-	serves, plain := s.start(Serves), s.start(Plain)
-	before := s.untilPhase(serves.ID, rollout.Ready)
-	s.world.Platform = s.world.Reopen(t)
-	if o, ok := s.find(serves.ID); !ok || o.Phase != rollout.Unknown && o.Phase != rollout.Ready {
-		t.Errorf("right after the change of observer: %+v", o)
-	}
-	after := s.untilPhase(serves.ID, rollout.Ready)
-	if !after.StartedAt.Equal(before.StartedAt) || after.Address != before.Address || after.Spec != before.Spec {
-		t.Errorf("was %+v, is %+v", before, after)
-	}
-	s.untilPhase(plain.ID, rollout.Ready)
-	s.must(s.world.Platform.Stop(t.Context(), serves.ID))
-	s.untilPhase(serves.ID, rollout.Exited)
-}
-
-func testReopenExited(t *testing.T, s *suite) {
-	in := s.start(Stubborn)
-	s.untilPhase(in.ID, rollout.Ready)
-	s.must(s.world.Platform.Stop(t.Context(), in.ID))
-	s.world.Platform = s.world.Reopen(t) // while it is stopping: the grace goes on
-	o := s.untilPhase(in.ID, rollout.Exited)
-	if o.Exit == nil || o.Exit.Signal != "SIGKILL" {
-		t.Errorf("exit %+v", o.Exit)
-	}
-	s.world.Platform = s.world.Reopen(t) // once it has ended
-	if o, ok := s.find(in.ID); !ok || o.Phase != rollout.Exited || o.Exit == nil || o.Exit.Signal != "SIGKILL" {
-		t.Errorf("after its end, to a new observer: %+v", o)
-	}
-	s.must(s.world.Platform.Remove(context.WithoutCancel(t.Context()), in.ID))
-	if got := s.list(suiteEnv); len(got) != 0 {
-		t.Errorf("left: %+v", got)
 	}
 }
