@@ -240,7 +240,7 @@ func without[K comparable, V any](m map[K]V, k K) map[K]V {
 }
 
 // String gives a table in one line: generation, then each service with its
-// backends, and their weights where they differ.
+// host, its backends, their weights where they differ, and who goes elsewhere.
 func (t Table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#%d", t.Generation)
@@ -253,7 +253,17 @@ func (t Table) String() string {
 				words[i] += fmt.Sprintf("*%d", be.Weight)
 			}
 		}
-		fmt.Fprintf(&b, " %s=[%s]", s.Name, strings.Join(words, " "))
+		b.WriteString(" " + s.Name)
+		if s.Host != "" {
+			b.WriteString("(" + s.Host + ")")
+		}
+		fmt.Fprintf(&b, "=[%s]", strings.Join(words, " "))
+		if m := s.Match; m != nil {
+			fmt.Fprintf(&b, " match %s%s=%s", m.Header, m.Cookie, m.Value)
+		}
+		if s.Sticky != "" {
+			b.WriteString(" sticky " + s.Sticky)
+		}
 	}
 	return b.String()
 }

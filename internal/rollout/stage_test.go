@@ -3,7 +3,6 @@ package rollout_test
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,7 +68,8 @@ func newStage() *stage {
 //	observe web-1 web-2 ready            starting, ready, unready, unknown, stopping, exited [STATUS|SIGNAL|oom], gone;
 //	                                     then: probe "words", output "last line"
 //	start fails web-1 "words"            the platform refused to start it
-//	inflight web-1 3                     requests under way
+//	inflight web-1 3 websockets 1        requests under way, and of which kind those are that are no plain ones
+//	cut web-1 streams 2 tcp 1            what the router has cut at the end of its drain time
 //	router ack                           it serves the table that was asked for last
 //	router refuses "words"               it will never take that table
 //	router forgets                       a new one, without any table
@@ -95,7 +95,10 @@ func (st *stage) run(line string) ([]string, error) {
 		st.seen.Attempts[id] = rollout.Attempt{Count: st.seen.Attempts[id].Count + 1, Last: rest[2], At: st.now}
 		return nil, nil
 	case "inflight":
-		st.seen.Router.InFlight[longID(rest[0])], err = strconv.Atoi(rest[1])
+		return nil, st.inflight(rest)
+	case "cut":
+		f, err := flight(rest[1:])
+		st.seen.Router.Cut = map[string]rollout.Flight{longID(rest[0]): f}
 		return nil, err
 	case "router":
 		return nil, st.router(rest)
@@ -167,154 +170,6 @@ func (st *stage) begin(line string, words []string) ([]string, error) {
 	return st.tell(rollout.Decision{Events: events}), nil
 }
 
-// target reads "web=specB x2 route / drain 5s; db=specC".
-func target(number int, components string) (rollout.Target, error) {
-	t := rollout.Target{
-		Release: digest.FromString(fmt.Sprint("release ", number)), Number: number,
-		Platform: "local", Listen: "127.0.0.1:80", Strategy: rollout.Strategy{Kind: "blue-green"},
-	}
-	for text := range strings.SplitSeq(components, ";") {
-		words := strings.Fields(text)
-		name, spec, ok := strings.Cut(words[0], "=")
-		if !ok {
-			return t, fmt.Errorf("%q is not component=spec", words[0])
-		}
-		c := rollout.Component{Name: name, Spec: digest.FromString(spec), Replicas: 1, Start: 10 * time.Second, Drain: 5 * time.Second, Grace: 5 * time.Second}
-		for i := 1; i < len(words); i++ {
-			var err error
-			switch words[i] {
-			case "route":
-				i++
-				c.Route = &rollout.Route{Path: words[i], Hold: time.Second}
-			case "start":
-				i++
-				c.Start, err = time.ParseDuration(words[i])
-			case "drain":
-				i++
-				c.Drain, err = time.ParseDuration(words[i])
-			case "grace":
-				i++
-				c.Grace, err = time.ParseDuration(words[i])
-			case "tcp":
-				i++
-				c.Route = &rollout.Route{Hold: time.Second}
-				c.Route.TCP, err = strconv.Atoi(words[i])
-			case "volume":
-				i++
-				c.Volumes = append(c.Volumes, words[i])
-			case "needs":
-				i++
-				c.Needs = append(c.Needs, words[i])
-			case "hook": // before 30s
-				h := rollout.Hook{When: words[i+1], Spec: digest.FromString(spec + " " + words[i+1])}
-				h.Timeout, err = time.ParseDuration(words[i+2])
-				c.Hooks = append(c.Hooks, h)
-				i += 2
-			case "schema": // NAME reads MIN to MAX writes N leaves N
-				x := rollout.Schema{Name: words[i+1]}
-				_, err = fmt.Sscanf(strings.Join(words[i+2:i+10], " "), "reads %d to %d writes %d leaves %d", &x.Min, &x.Max, &x.Writes, &x.Leaves)
-				c.Schemas = append(c.Schemas, x)
-				i += 9
-			case rollout.KindWorker, rollout.KindSingleton:
-				c.Kind = words[i]
-			case "every": // minute
-				i++
-				c.Kind, c.Schedule = rollout.KindJob, "* * * * *"
-			default:
-				c.Replicas, err = strconv.Atoi(strings.TrimPrefix(words[i], "x"))
-			}
-			if err != nil {
-				return t, err
-			}
-		}
-		t.Components = append(t.Components, c)
-	}
-	return t, nil
-}
-
-// strategy reads "canary stage 10 pause 1m stage 50 approve bake 1m".
-func strategy(q *rollout.Request, words []string) error {
-	s := &q.To.Strategy
-	for i := 0; i < len(words); i++ {
-		var err error
-		number := func(n *int) { i++; *n, err = strconv.Atoi(words[i]) }
-		duration := func(d *time.Duration) { i++; *d, err = time.ParseDuration(words[i]) }
-		analysis := func() *rollout.Analysis {
-			if s.Analysis == nil {
-				s.Analysis = &rollout.Analysis{Window: time.Minute}
-			}
-			return s.Analysis
-		}
-		last := func() *rollout.Stage {
-			if len(s.Stages) == 0 {
-				s.Stages = []rollout.Stage{{}}
-			}
-			return &s.Stages[len(s.Stages)-1]
-		}
-		switch words[i] {
-		case "stage":
-			s.Stages = append(s.Stages, rollout.Stage{})
-			number(&last().Weight)
-		case "pause":
-			duration(&last().Pause)
-		case "approve":
-			last().Approve = true
-		case "preview":
-			i++
-			last()
-			s.Preview = words[i]
-		case "warm":
-			duration(&s.Warm)
-		case "bake":
-			duration(&s.Bake)
-		case "deadline":
-			duration(&s.Deadline)
-		case "surge":
-			number(&s.Surge)
-		case "unavailable":
-			number(&s.Unavailable)
-		case "batch":
-			number(&s.Batch)
-		case "requests":
-			number(&analysis().Requests)
-		case "errors":
-			i++
-			analysis().Errors = words[i]
-		case "slower": // FACTOR at PER-MILLE
-			analysis().Slower = words[i+1]
-			i += 2
-			number(&analysis().Quantile)
-		case "window":
-			duration(&analysis().Window)
-		case "cookie", "header":
-			s.Match = &rollout.Match{Value: words[i+2]}
-			if words[i] == "cookie" {
-				s.Match.Cookie = words[i+1]
-			} else {
-				s.Match.Header = words[i+1]
-			}
-			i += 2
-		case "sticky":
-			i++
-			s.Sticky = words[i]
-		case "queue":
-			q.Queue = true
-		case "supersede":
-			q.Supersede = true
-		case "force":
-			q.Force = true
-		case "coalesce", "serialise", "verify":
-			s.Queue = words[i]
-		default:
-			s.Kind = words[i]
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // control is what the engine does when a person says something.
 func (st *stage) control(words []string) ([]string, error) {
 	c := rollout.Command{Verb: words[0]}
@@ -343,6 +198,23 @@ func (st *stage) traffic(words []string) error {
 		st.seen.Router.Traffic = map[string]rollout.Traffic{}
 	}
 	st.seen.Router.Traffic[rollout.TrafficKey(words[0], rollout.Short(digest.FromString("release "+words[1])))] = t
+	return err
+}
+
+// inflight sets what the router has under way on an instance.
+func (st *stage) inflight(words []string) error {
+	id := longID(words[0])
+	n, err := strconv.Atoi(words[1])
+	if err != nil {
+		return err
+	}
+	st.seen.Router.InFlight[id] = n
+	f, err := flight(words[2:])
+	f.Requests = n - f.WebSockets - f.Streams - f.GRPC - f.TCP
+	if st.seen.Router.Kinds == nil {
+		st.seen.Router.Kinds = map[string]rollout.Flight{}
+	}
+	st.seen.Router.Kinds[id] = f
 	return err
 }
 
@@ -398,18 +270,6 @@ func (st *stage) newborn(id string) rollout.Observed {
 	return in
 }
 
-func exit(how string, at time.Time) *rollout.Exit {
-	code, err := strconv.Atoi(how)
-	switch {
-	case err == nil:
-		return &rollout.Exit{Code: code, At: at}
-	case how == "oom":
-		return &rollout.Exit{Code: 137, Signal: "SIGKILL", OOM: true, At: at}
-	default:
-		return &rollout.Exit{Code: 137, Signal: how, At: at}
-	}
-}
-
 func (st *stage) router(words []string) error {
 	switch words[0] {
 	case "ack":
@@ -431,135 +291,4 @@ func (st *stage) decide(keep bool) []string {
 		st.state = clone(d.Next)
 	}
 	return st.tell(d)
-}
-
-// tell puts a decision into words.
-func (st *stage) tell(d rollout.Decision) []string {
-	var out []string
-	say := func(what, format string, args ...any) {
-		out = append(out, strings.ReplaceAll(fmt.Sprintf("%-7s ", what)+fmt.Sprintf(format, args...), "shop-prod-", ""))
-	}
-	for _, e := range d.Events {
-		say("record", "%s", st.eventWords(e))
-	}
-	for _, a := range d.Do {
-		say("do", "%s", a)
-	}
-	for _, w := range d.Waiting {
-		say("wait", "for %s", w)
-	}
-	if !d.Wake.IsZero() {
-		say("wake", "in %s", d.Wake.Sub(st.now))
-	}
-	if len(out) == 0 {
-		return []string{"nothing to do"}
-	}
-	return out
-}
-
-func (st *stage) eventWords(e rollout.Event) string {
-	words := e.Kind
-	if e.Instance != "" {
-		words += " " + e.Instance
-	} else if e.Release != "" {
-		words += " " + st.names[e.Release]
-	}
-	if e.Reason != "" {
-		words += ": " + e.Reason
-	}
-	if len(e.Data) > 0 {
-		var data []string
-		for _, k := range slices.Sorted(maps.Keys(e.Data)) {
-			data = append(data, k+"="+e.Data[k])
-		}
-		words += "  (" + strings.Join(data, ", ") + ")"
-	}
-	return words
-}
-
-// remembered puts the state into words.
-func (st *stage) remembered() []string {
-	s, name := st.state, func(d digest.Digest) string { return st.names[d] }
-	out := []string{"current: nothing"}
-	if s.Current != nil {
-		out[0] = "current: " + name(s.Current.Release)
-		if len(s.Current.Components) == 0 {
-			out[0] += ", down"
-		}
-	}
-	switch r := s.Rollout; {
-	case r != nil:
-		out = append(out, fmt.Sprintf("rollout: %d, %s of %s, %s", r.Number, r.Kind, name(r.To.Release), r.Step))
-	case s.LastResult != nil:
-		out = append(out, fmt.Sprintf("rollout: none; %d, %s of %s, ended %s", s.LastResult.Number, s.LastResult.Kind, name(s.LastResult.Release), s.LastResult.Outcome))
-	}
-	out = append(out, "routes: "+s.Table.String())
-	for _, o := range s.Instances {
-		words := "instance: " + o.ID + " of " + name(o.Release)
-		if o.Served {
-			words += ", was ready"
-		}
-		if o.Leaving {
-			words += ", leaving"
-		}
-		out = append(out, words)
-	}
-	if s.Warm != nil {
-		out = append(out, fmt.Sprintf("warm: release %d until %s", s.Warm.Target.Number, s.Warm.Till.Format(time.TimeOnly)))
-	}
-	for _, q := range s.Queue {
-		out = append(out, fmt.Sprintf("waits: %s of release %d", q.Kind, q.To.Number))
-	}
-	for _, d := range slices.Sorted(maps.Keys(s.Quarantine)) {
-		out = append(out, "quarantine: "+name(d))
-	}
-	for _, n := range slices.Sorted(maps.Keys(s.Data)) {
-		out = append(out, fmt.Sprintf("data: %s may have version %d", n, s.Data[n]))
-	}
-	if len(s.KnownGood) > 0 {
-		var good []string
-		for _, d := range s.KnownGood {
-			good = append(good, name(d))
-		}
-		out = append(out, "known good: "+strings.Join(good, ", "))
-	}
-	if s.LastResult != nil && s.LastResult.Failure != nil && s.Rollout == nil {
-		f := s.LastResult.Failure
-		words := "failure: " + strings.TrimSpace(f.Instance+" "+f.What)
-		if f.Probe != "" {
-			words += "; probe: " + f.Probe
-		}
-		if len(f.Tail) > 0 {
-			words += "; output: " + strings.Join(f.Tail, " / ")
-		}
-		out = append(out, words)
-	}
-	for i := range out {
-		out[i] = strings.ReplaceAll(out[i], "shop-prod-", "")
-	}
-	return out
-}
-
-func longID(short string) string { return "shop-prod-" + short }
-
-// split cuts a line into words; quotes keep several together.
-func split(line string) ([]string, error) {
-	var words []string
-	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
-		if line[0] == '"' {
-			quoted, err := strconv.QuotedPrefix(line)
-			if err != nil {
-				return nil, err
-			}
-			word, err := strconv.Unquote(quoted)
-			if err != nil {
-				return nil, err
-			}
-			words, line = append(words, word), line[len(quoted):]
-			continue
-		}
-		word, rest, _ := strings.Cut(line, " ")
-		words, line = append(words, word), rest
-	}
-	return words, nil
 }
