@@ -52,9 +52,10 @@ type reader struct {
 // readLayer reads a layer's tar. It writes nothing but the objects that it puts.
 func readLayer(r io.Reader, store putter) (layer, error) {
 	l := &reader{store: store, seen: map[string]int{}}
-	t := tar.NewReader(r)
+	raw := &headers{r: r}
+	t := tar.NewReader(raw)
 	for n := 0; ; n++ {
-		h, err := t.Next()
+		h, err := raw.next(t)
 		if errors.Is(err, io.EOF) {
 			return l.done()
 		}

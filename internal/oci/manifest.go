@@ -94,12 +94,22 @@ func layerType(t string) bool {
 
 func checkDescriptor(d ocispec.Descriptor, what string, limit int64) error {
 	if _, ok := image.Hex(d.Digest); !ok {
-		return refused("%s has the digest %s, which is not a SHA-256", what, clip(string(d.Digest)))
+		return notSHA256(what+" has the digest", d.Digest)
 	}
 	if d.Size < 0 || d.Size > limit {
 		return refused("%s has %d bytes; at most %d are read", what, d.Size, limit)
 	}
 	return nil
+}
+
+// notSHA256 is the fault for a digest that no object is named by. SHA-512 is as good, and
+// nothing but a name: the same image has names of SHA-256 as soon as it is copied.
+func notSHA256(what string, d digest.Digest) error {
+	f := refused("%s %s, which is not a SHA-256", what, clip(string(d)))
+	if strings.HasPrefix(string(d), string(digest.SHA512)+":") {
+		f = f.Mend("copy the image, which names everything by SHA-256:  skopeo copy SOURCE docker-archive:image.tar")
+	}
+	return f
 }
 
 // parseConfig reads an image's configuration and checks that it is of the manifest:
@@ -114,7 +124,7 @@ func parseConfig(b []byte, layers int) (ocispec.Image, error) {
 	}
 	for i, d := range c.RootFS.DiffIDs {
 		if _, ok := image.Hex(d); !ok {
-			return c, refused("DiffID %d of the image is %s, which is not a SHA-256", i+1, clip(string(d)))
+			return c, notSHA256(fmt.Sprintf("DiffID %d of the image is", i+1), d)
 		}
 	}
 	return c, nil

@@ -182,6 +182,33 @@ func within(what string, err error) error {
 	return &c
 }
 
+// Blobs are the objects that an image in the store is made of: manifest, configuration
+// and layers. All of them are on hand.
+func Blobs(store *object.Store, manifest digest.Digest) ([]digest.Digest, error) {
+	raw, err := store.ReadAll(manifest, manifestLimit)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []digest.Digest
+	if err == nil {
+		doc, err := parseDocument(raw, "manifest "+manifest.String())
+		if err == nil {
+			err = doc.checkImage("manifest " + manifest.String())
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, manifest, doc.Config.Digest)
+		for _, l := range doc.Layers {
+			out = append(out, l.Digest)
+		}
+	}
+	if err != nil || len(store.Missing(out)) > 0 {
+		return nil, fault.New(fault.NotFound, "the image %s is not on hand whole", manifest).Mend("fetch it:  ashlar build")
+	}
+	return out, nil
+}
+
 // layers brings, reads and lays all layers.
 func (u *unpacking) layers(ctx context.Context, img *Image, blobs []ocispec.Descriptor, diffIDs []digest.Digest) error {
 	for i, d := range blobs { // the place is opened once, by one
