@@ -12,6 +12,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/cli"
 	"github.com/ashlar-infra/ashlar/internal/keyfile"
+	"github.com/ashlar-infra/ashlar/internal/local"
 	"github.com/ashlar-infra/ashlar/internal/notary"
 	"github.com/ashlar-infra/ashlar/internal/router"
 )
@@ -45,6 +46,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Statements: cli.StatementParts{Predicates: predicates, Attached: attached, Attach: attach},
 		Proof:      cli.ProofParts{Collect: collectProof, Seal: sealOf, Live: verifyLive},
 		Rebuild:    cli.RebuildParts{Export: exportInputs, Rebuild: rebuildInputs},
+		Trial:      local.KeepTrial,
 		Serve:      func(ctx context.Context, q cli.ServeRequest) error { return serve(ctx, q, stderr) },
 		Route: func(ctx context.Context, q cli.RouteRequest) error {
 			forService(routerPercent)

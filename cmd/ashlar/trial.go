@@ -30,16 +30,19 @@ func runTests(ctx context.Context, objects *object.Store, q cli.BuildRequest, re
 		return err
 	}
 	dir := filepath.Join(q.Dir, "trial")
-	unlock, err := lockTrials(ctx, dir+".lock")
+	lock, err := lockTrials(ctx, dir+".lock")
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Close() //nolint:errcheck // it has no content
 	for _, t := range trials {
 		e := cli.BuildEvent{Component: t.Component, Step: "run test", Text: strings.Join(t.Spec.Command, " ")}
 		q.Progress(e)
 		begun := time.Now()
-		one := local.Trial{Dir: dir, Objects: objects.Path(), Runc: program("", "runc"), Name: t.Component, Spec: t.Spec, Timeout: t.Timeout}
+		one := local.Trial{
+			Dir: dir, Objects: objects.Path(), Runc: program("", "runc"), Name: t.Component, Spec: t.Spec, Timeout: t.Timeout,
+			Keeper: []string{os.Args[0], cli.TrialCommand}, Lock: lock,
+		}
 		if err := one.Run(ctx); err != nil {
 			return t.Failed(err)
 		}
@@ -52,8 +55,9 @@ func runTests(ctx context.Context, objects *object.Store, q cli.BuildRequest, re
 	return nil
 }
 
-// lockTrials waits until no other process runs tests. The lock goes with the process.
-func lockTrials(ctx context.Context, name string) (func(), error) {
+// lockTrials waits until no other process runs tests. The lock goes with the processes
+// that hold the file.
+func lockTrials(ctx context.Context, name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "the lock of the run tests: %w", err)
@@ -61,7 +65,7 @@ func lockTrials(ctx context.Context, name string) (func(), error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return func() { _ = f.Close() }, nil
+			return f, nil
 		}
 		if err != syscall.EWOULDBLOCK && err != syscall.EINTR {
 			_ = f.Close()

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,7 @@ type Parts struct {
 	Doctor  func(ctx context.Context, q DoctorRequest) []api.Check
 	Serve   func(ctx context.Context, q ServeRequest) error
 	Route   func(ctx context.Context, q RouteRequest) error
+	Trial   func(ctx context.Context, in io.Reader, out io.Writer) error // what [TrialCommand] does
 	Log     LogParts
 	Keys    KeyParts
 
@@ -43,6 +45,7 @@ type BuildRequest struct {
 	Locked     bool             // fail rather than change ashlar.lock
 	Platforms  bool             // build for the definition's other platforms too
 	Untested   bool             // leave out the run tests
+	Anew       bool             // it is compared with another: build Dockerfiles without caches, whatever is locked
 	Progress   func(BuildEvent) // called one at a time
 }
 

@@ -98,7 +98,7 @@ func (p *program) root() *cobra.Command {
 	p.group(root, "trust", p.verifyCommand(), p.proofCommand(), p.rebuildCommand(), p.exportCommand(), p.keyCommand(), p.trustCommand(), p.statementCommand(), p.policyCommand(), p.approveCommand())
 	p.group(root, "machine", p.serverCommand(), p.routerCommand(), p.registryCommand(), p.gcCommand(), p.doctorCommand(), p.simulateCommand())
 	p.group(root, "app", p.pushCommand(), p.pullCommand())
-	root.AddCommand(p.schemaCommand(), p.versionCommand())
+	root.AddCommand(p.schemaCommand(), p.versionCommand(), p.trialCommand())
 	for _, cmd := range root.Commands() {
 		p.addFile(cmd)
 	}

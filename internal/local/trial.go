@@ -3,13 +3,13 @@ package local
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -20,17 +20,21 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/seal"
+	"github.com/ashlar-infra/ashlar/internal/shim"
 )
 
 // Trial is one command that is run to its end over a sealed tree, without a server, an
 // instance or a network: the run test of a build.
 type Trial struct {
-	Dir     string // for its container, emptied before and after; nobody else may use it meanwhile
-	Objects string // as Config has it
-	Runc    string
-	Name    string // of the component
-	Spec    release.Spec
-	Timeout time.Duration
+	Dir     string        `json:"dir"`     // for its container, emptied before and after; nobody else may use it meanwhile
+	Objects string        `json:"objects"` // as Config has it
+	Runc    string        `json:"runc"`
+	Name    string        `json:"name"` // of the component
+	Spec    release.Spec  `json:"spec"`
+	Timeout time.Duration `json:"timeout"`
+
+	Keeper []string `json:"-"` // arguments, the program's name first, that make this program call KeepTrial
+	Lock   *os.File `json:"-"` // of Dir, held by the keeper too until nothing is left; nil: there is none
 }
 
 const (
@@ -39,39 +43,19 @@ const (
 	trialEnd    = 2 * time.Second // to take a container away
 )
 
-// Run gives the command's output; a fault of kind Refused says how it failed. The tree
-// is mounted in a mount namespace that goes with this call. The container of a call
-// that was killed is taken away by the next one with the same Dir.
-func (t Trial) Run(ctx context.Context) error {
-	if os.Geteuid() != 0 {
-		return fault.New(fault.Unavailable, "the run test needs root: it runs in a container").
-			Mend("build as root, or leave the test to the deploy:  ashlar build --untested")
-	}
-	if err := executable(t.Runc); err != nil {
+// alone runs the trial in the keeper, whose namespaces nobody else has: what is mounted
+// here, and what runs here, goes with it.
+func (t Trial) alone(ctx context.Context) (err error) {
+	if err := t.settle(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends, and the namespace with it
-		done <- t.inNamespace(ctx)
-	}()
-	return <-done
-}
-
-func (t Trial) inNamespace(ctx context.Context) (err error) {
 	if err := t.clear(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.clear(context.WithoutCancel(ctx))) }()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fault.New(fault.Unavailable, "a mount namespace for the run test: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fault.New(fault.Unavailable, "a private mount namespace for the run test: %w", err)
-	}
 	root := filepath.Join(t.Dir, "root")
 	if err := os.MkdirAll(root, 0o700); err != nil {
-		return err
+		return fault.New(fault.Unavailable, "there is no place for the run test: %w", err)
 	}
 	if err := seal.Mount(root, t.Objects, t.Spec.Tree); err != nil {
 		return err
@@ -86,9 +70,23 @@ func (t Trial) inNamespace(ctx context.Context) (err error) {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(t.Dir, "config.json"), text, 0o600); err != nil {
-		return err
+		return fault.New(fault.Unavailable, "there is no place for the run test: %w", err)
 	}
 	return t.run(ctx)
+}
+
+// settle makes the keeper's surroundings its own, as those of an instance are.
+func (t Trial) settle() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fault.New(fault.Unavailable, "a private mount namespace for the run test: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fault.New(fault.Unavailable, "the run test's own /proc: %w", err)
+	}
+	if err := shim.Sysctl(shim.NoExecMemory, "2"); err != nil {
+		return fault.New(fault.Unavailable, "for the run test: %w", err)
+	}
+	return nil
 }
 
 // spec is the container of an instance with a network of its own that leads nowhere.
@@ -103,10 +101,15 @@ func (t Trial) spec(root string) (*specs.Spec, error) {
 	}
 	spec.Root.Path = root
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	spec.Linux.Sysctl = map[string]string{shim.LowestPort: "0"}
 	return spec, nil
 }
 
-func (t Trial) unit() string { return fmt.Sprintf("trial-%d", os.Getpid()) }
+// unit is the name of the container, and of its control group: one for each Dir.
+func (t Trial) unit() string {
+	sum := sha256.Sum256([]byte(t.Dir))
+	return "trial-" + hex.EncodeToString(sum[:6])
+}
 
 func (t Trial) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, t.Runc, append([]string{"--root", filepath.Join(t.Dir, "runc")}, args...)...)

@@ -40,6 +40,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serverEnv) != "" {
 		os.Exit(runServer())
 	}
+	switch os.Getenv(trialEnv) {
+	case "keeper":
+		os.Exit(runKeeper())
+	case "client":
+		os.Exit(runTrialClient())
+	}
 	os.Exit(runTests(m))
 }
 

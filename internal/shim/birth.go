@@ -61,20 +61,32 @@ func markLock(dir string) error {
 	return nil
 }
 
-// setSysctls sets what the program inherits with the namespaces:
-// nothing can execute from memory, a program without privileges can listen on any
-// port of its own network, and IPv6 stays on the loopback. A kernel that does not
-// know one has nothing to set: vm.memfd_noexec came with Linux 6.3.
+// Kernel parameters that programs inherit with their namespaces.
+const (
+	NoExecMemory = "vm.memfd_noexec"                     // 2: nothing can execute from memory; came with Linux 6.3
+	LowestPort   = "net.ipv4.ip_unprivileged_port_start" // 0: a program without privileges can listen on any port of its own network
+)
+
+// setSysctls sets what the program inherits with the namespaces. IPv6 stays on the loopback.
 func setSysctls() error {
 	for _, s := range []struct{ name, value string }{
-		{"vm.memfd_noexec", "2"},
-		{"net.ipv4.ip_unprivileged_port_start", "0"},
+		{NoExecMemory, "2"},
+		{LowestPort, "0"},
 		{"net.ipv6.conf.default.disable_ipv6", "1"},
 	} {
-		path := "/proc/sys/" + strings.ReplaceAll(s.name, ".", "/")
-		if err := os.WriteFile(path, []byte(s.value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("set %s: %w", s.name, err)
+		if err := Sysctl(s.name, s.value); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// Sysctl sets a kernel parameter of the namespaces that the caller is in. Of one that
+// the kernel does not know there is nothing to set.
+func Sysctl(name, value string) error {
+	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+	if err := os.WriteFile(path, []byte(value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set %s: %w", name, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ func main() {
 		"serves": serve, "plain": wait, "sick": wait, "exits": exit, "stubborn": stubborn,
 		"leaks": leak, "fills": fill, "floods": flood, "eats": eat, "lines": lines, "looks": look, "child": child,
 		"flaps": flap, "dies": die, "keeps": keep,
-		"probes": probe, "hangs": child,
+		"probes": probe, "hangs": child, "tried": tried,
 	}
 	act := behaviours[os.Args[1]]
 	if act == nil {
@@ -170,6 +171,9 @@ func flood() {
 		_, _ = os.Stdout.Write(block)
 	}
 	fmt.Println("\nflooded")
+	if len(os.Args) > 2 {
+		os.Exit(1)
+	}
 }
 
 func eat() {
@@ -188,6 +192,30 @@ func lines() {
 }
 
 // look tells what it can see and do, one "name: value" a line.
+// tried is a run test: status 0 when it finds what a trial is to have, and nothing else.
+func tried() {
+	wrong := func(format string, args ...any) { fmt.Printf(format+"\n", args...); os.Exit(1) }
+	if err := os.WriteFile("/file", nil, 0o600); err == nil {
+		wrong("the root is writable")
+	}
+	if links, err := net.Interfaces(); err != nil || len(links) != 1 || links[0].Flags&net.FlagUp == 0 {
+		wrong("interfaces: %v, %v", links, err)
+	}
+	if l, err := net.Listen("tcp", "127.0.0.1:80"); err != nil {
+		wrong("%v", err)
+	} else {
+		_ = l.Close()
+	}
+	if fd, err := unix.MemfdCreate("x", unix.MFD_EXEC); err == nil && exists("/proc/sys/vm/memfd_noexec") {
+		wrong("it can execute from memory: descriptor %d", fd)
+	}
+	if got := fmt.Sprint(os.Getuid(), os.Getgid(), os.Getenv("GREETING"), os.Args[2:]); got != "65532 65532hello[word two]" {
+		wrong("it is run as %q", got)
+	}
+}
+
+func exists(name string) bool { _, err := os.Stat(name); return err == nil }
+
 func look() {
 	say := func(name string, v any) { fmt.Printf("%s: %v\n", name, v) }
 	for _, path := range []string{"/file", "/dev/file", "/sys/file", "/etc/file", "/proc/sys/kernel/hostname", "/bin/guest"} {
