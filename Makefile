@@ -8,7 +8,7 @@ GOFLAGS  := -trimpath
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config debian-archive-keyring ca-certificates
 # What the proxies need that the router is measured beside; they are unpacked, not installed, as Debian starts what it installs.
 PEER_PACKAGES  := wrk liblua5.3-0 libopentracing-c-wrapper0 libpcre2-8-0
-TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman python3 softhsm2 opensc xfsprogs
+TEST_PACKAGES  := $(BUILD_PACKAGES) rsync skopeo podman buildah python3 softhsm2 opensc xfsprogs
 
 export GOFLAGS
 

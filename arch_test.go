@@ -100,7 +100,7 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim policy", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "debian fault image ledger release rollout record proof engine object rebuild referrer seal build reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "debian fault image ledger release rollout record proof engine object rebuild referrer seal build oci reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

@@ -30,7 +30,7 @@ func buildRelease(ctx context.Context, q cli.BuildRequest) (cli.Built, error) {
 	made := &collector{tell: q.Progress, parts: map[string]cli.BuiltComponent{}}
 	b := &build.Builder{
 		Objects: objects, Dir: q.Dir, Definition: filepath.Dir(q.File),
-		Locked: q.Locked, Update: q.Update, Progress: made.event, Pull: puller(objects),
+		Locked: q.Locked, Update: q.Update, Anew: q.Anew, Progress: made.event, Pull: puller(objects),
 	}
 	rel, err := build.Release(ctx, b, q.Definition)
 	indexes := map[string]build.Index{}

@@ -24,6 +24,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/oci"
 	"github.com/ashlar-infra/ashlar/internal/rebuild"
 	"github.com/ashlar-infra/ashlar/internal/release"
 )
@@ -54,7 +55,7 @@ func exportInputs(ctx context.Context, q cli.ExportInputsRequest) (err error) {
 		return err
 	}
 	in.Definition = filepath.ToSlash(in.Definition)
-	files, err := rebuild.Tree(dir, path.Join(rebuild.Source, path.Dir(in.Definition)))
+	files, err := rebuild.Tree(dir, path.Join(rebuild.Source, path.Dir(in.Definition)), q.Dir)
 	if err != nil {
 		return err
 	}
@@ -136,20 +137,50 @@ func (x *exporting) locked() ([]rebuild.File, error) {
 		return nil, err
 	}
 	var out []rebuild.File
+	add := func(d digest.Digest) error {
+		file, err := x.objects.File(d)
+		out = append(out, rebuild.File{Name: rebuild.Objects + "/" + d.Encoded(), Path: file})
+		return err
+	}
 	for _, c := range lock.Components {
 		for _, l := range c.Debian {
 			for _, d := range l.Lock.Inputs() {
-				file, err := x.objects.File(d)
-				if err != nil {
+				if !x.objects.Has(d) {
+					continue // an index that nobody needed is not there; a package that is missing fails the rebuild
+				}
+				if err := add(d); err != nil {
 					return nil, err
 				}
-				if x.objects.Has(d) { // an index that nobody needed is not there; a package that is missing fails the rebuild
-					out = append(out, rebuild.File{Name: rebuild.Objects + "/" + d.Encoded(), Path: file})
+			}
+		}
+		for _, manifest := range carried(c) {
+			blobs, err := oci.Blobs(x.objects, manifest)
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range blobs {
+				if err := add(d); err != nil {
+					return nil, err
 				}
 			}
 		}
 	}
 	return out, nil
+}
+
+// carried are the images of a component that are not in the definition's directory: of
+// registries, of other places, and those that a Dockerfile gave.
+func carried(c build.ComponentLock) []digest.Digest {
+	var out []digest.Digest
+	for _, i := range c.Images {
+		if i.InRegistry() || !filepath.IsLocal(i.Path) {
+			out = append(out, i.Manifest)
+		}
+	}
+	for _, d := range c.Dockerfiles {
+		out = append(out, d.Manifest)
+	}
+	return out
 }
 
 // modules are the files of the module cache that go.sum names, as a proxy has them.

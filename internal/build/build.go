@@ -52,6 +52,7 @@ type Builder struct {
 
 	Locked bool // fail rather than change the lock
 	Update bool // resolve every external input anew
+	Anew   bool // a build that is compared with another: Dockerfiles are built without caches, whatever is locked
 
 	Progress func(Event)                       // nil: nobody looks; may be called from several goroutines
 	GoTool   string                            // Go command; default "go"

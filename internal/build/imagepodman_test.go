@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -110,11 +112,24 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// TestDockerfile builds with podman, once for the same inputs, and holds to the lock.
+// TestDockerfile builds with podman and buildah, once for the same inputs, and holds to
+// the lock.
 func TestDockerfile(t *testing.T) {
-	if _, err := exec.LookPath("podman"); err != nil || os.Getuid() != 0 {
-		t.Fatal("this needs root and podman: apt-get install podman")
+	for _, tool := range []string{"podman", "buildah"} {
+		t.Run(tool, func(t *testing.T) { testDockerfile(t, tool) })
 	}
+}
+
+func testDockerfile(t *testing.T, tool string) {
+	at, err := exec.LookPath(tool)
+	if err != nil || os.Getuid() != 0 {
+		t.Fatalf("this needs root and %s: apt-get install %s", tool, tool)
+	}
+	path := t.TempDir()
+	if err := os.Symlink(at, filepath.Join(path, tool)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path)
 	storage := podmanDir(t)
 	conf := filepath.Join(storage, "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(storage, "root"), filepath.Join(storage, "run"))
@@ -138,7 +153,7 @@ environments:
 		t.Fatal(err)
 	}
 	p.b.Locked = true
-	_, err := p.release()
+	_, err = p.release()
 	wantFault(t, err, fault.Conflict, "ashlar.lock has no entry for the inputs of app/Containerfile")
 	p.b.Locked = false
 	first := spec(p.mustRelease())
@@ -148,17 +163,27 @@ environments:
 	if _, ok := root(t, p, first.Tree).Lookup("nothing"); ok {
 		t.Error("the wrong stage was taken")
 	}
-	wantOrigin(t, p, "built by podman version ", "not shown to be reproducible")
+	wantOrigin(t, p, "built by "+tool+" version ", "not shown to be reproducible")
 	p.events.made()
 	if again := spec(p.mustRelease()); again.Artifact != first.Artifact || len(p.events.made()) > 0 {
 		t.Error("the same inputs were built again")
+	}
+	// Nor does anything depend on who checked the files out, and when.
+	elsewhere := newProjectAt(t, t.TempDir(), t.TempDir(), files)
+	for name, mode := range map[string]fs.FileMode{"app/run": 0o700, "app/nothing": 0o600, "app": 0o700} {
+		if err := errors.Join(os.Chmod(filepath.Join(elsewhere.dir, name), mode), os.Chtimes(filepath.Join(elsewhere.dir, name), time.Unix(1, 0), time.Unix(1, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if other := spec(elsewhere.mustRelease()); other.Artifact != first.Artifact {
+		t.Error("another checkout gives another image")
 	}
 	lock, err := build.ReadLockFile(p.dir)
 	if err != nil || len(lock.Components["web"].Dockerfiles) != 1 {
 		t.Fatalf("locked: %+v, %v", lock, err)
 	}
 	entry := lock.Components["web"].Dockerfiles[0]
-	if entry.Reproducible || !strings.HasPrefix(entry.Tool, "podman version ") {
+	if entry.Reproducible || !strings.HasPrefix(entry.Tool, tool+" version ") {
 		t.Errorf("locked: %+v", entry)
 	}
 	p.write("app/nothing", "changed")
@@ -179,10 +204,10 @@ environments:
 
 	p.write("app/Containerfile", "FROM scratch AS first\nCOPY no-such-file /\n")
 	_, err = p.release()
-	wantFault(t, err, fault.Invalid, "podman build failed", "no-such-file")
+	wantFault(t, err, fault.Invalid, tool+" build failed", "no-such-file")
 	t.Setenv("PATH", t.TempDir())
 	_, err = p.release()
-	wantFault(t, err, fault.Unavailable, "no program is installed that builds Dockerfiles", "apt-get install podman")
+	wantFault(t, err, fault.Unavailable, "no program is installed that builds Dockerfiles", "apt-get install buildah")
 }
 
 // wantOrigin checks what the ledger of the only component says of its image.

@@ -29,6 +29,9 @@ type ImageLock struct {
 	Manifest digest.Digest `yaml:"manifest"`
 }
 
+// InRegistry says that the image is in a registry, not in a file.
+func (l ImageLock) InRegistry() bool { return strings.HasPrefix(l.Path, inRegistry) }
+
 func (l ImageLock) check() error {
 	if l.Path == "" || l.Arch == "" || l.Manifest.Validate() != nil || l.Manifest.Algorithm() != digest.SHA256 {
 		return fault.New(fault.Invalid, "an image entry has path %q, arch %q and manifest %q", l.Path, l.Arch, l.Manifest)

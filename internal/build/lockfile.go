@@ -279,6 +279,16 @@ func replaceFile(path string, b []byte) (err error) {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// Dockerfiles says that there is any.
+func (l *LockFile) Dockerfiles() bool {
+	for _, c := range l.Components {
+		if len(c.Dockerfiles) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // toolchain gives the locked toolchain of a go source, "" if there is none.
 func (l *LockFile) toolchain(component string, src *definition.GoSource) string {
 	if l == nil {

@@ -16,11 +16,15 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
+// anewFlag is the flag of the builds of --check, which nobody types.
+const anewFlag = "anew"
+
 // buildFlags are those of every command that builds.
 type buildFlags struct {
 	update, locked bool
 	untested       bool // without run tests; of `ashlar build` alone
 	platforms      bool // all of the definition's, not this machine's alone; of no flag
+	anew           bool // one of the builds of --check; of `ashlar build` alone
 }
 
 func (b *buildFlags) add(cmd *cobra.Command) {
@@ -43,7 +47,8 @@ func (p *program) buildCommand() *cobra.Command {
 			"One that fails fails the build.\n\n" +
 			"With --check everything is built twice more, without what was remembered, and with other directories, host\n" +
 			"names, users, time zones, umasks, locales, numbers of processors, and orders and times of the files. What\n" +
-			"differs is named by path and offset, and the exit status is 5.",
+			"differs is named by path and offset, and the exit status is 5. What this shows of a Dockerfile is noted in\n" +
+			"ashlar.lock, and said by ledger, bill of materials and provenance.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			def, err := p.definition()
@@ -63,7 +68,7 @@ func (p *program) buildCommand() *cobra.Command {
 			}
 			defer built.Unlock()
 			if check {
-				return p.reproduce(cmd.Context(), def, built)
+				return p.reproduce(cmd.Context(), def, built, flags)
 			}
 			if sign {
 				if _, err := p.sign(cmd.Context(), def.App, built, ring); err != nil {
@@ -85,6 +90,10 @@ func (p *program) buildCommand() *cobra.Command {
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "build twice more under other circumstances, and compare")
 	cmd.Flags().BoolVar(&flags.untested, "untested", false, "leave the run tests of minimised components to the deploy")
+	cmd.Flags().BoolVar(&flags.anew, anewFlag, false, "build Dockerfiles without caches, whatever is locked: one of the builds of --check")
+	if err := cmd.Flags().MarkHidden(anewFlag); err != nil {
+		panic(err) // the flag is not there
+	}
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign what is built, as  ashlar deploy  does where there are keys, and have the server record it")
 	cmd.Flags().StringVar(&export, "export", "", "write each artifact as an OCI layout too: a directory, or a file that ends in .tar")
 	cmd.MarkFlagsMutuallyExclusive("check", "update")
@@ -117,7 +126,7 @@ func (p *program) build(ctx context.Context, def *definition.Definition, env str
 		return Built{}, err
 	}
 	return p.parts.Build(ctx, BuildRequest{
-		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Platforms: flags.platforms, Untested: flags.untested, Progress: p.buildProgress(),
+		Dir: dir, File: p.file, Definition: def, Update: flags.update, Locked: flags.locked, Platforms: flags.platforms, Untested: flags.untested, Anew: flags.anew, Progress: p.buildProgress(),
 	})
 }
 

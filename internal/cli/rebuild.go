@@ -62,8 +62,8 @@ func (p *program) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export RELEASE",
 		Short: "Write all inputs of a release's builds into one tar, to rebuild it on another machine",
-		Long: "The tar has the definition's directory, which has to be as it was when the release was made, the packages that\n" +
-			"ashlar.lock names, the Go modules, and the digests that have to come out. Elsewhere:  ashlar rebuild FILE",
+		Long: "The tar has the definition's directory, which has to be as it was when the release was made, the packages and\n" +
+			"images that ashlar.lock names, the Go modules, and the digests that have to come out. Elsewhere:  ashlar rebuild FILE",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rel, err := p.releaseNamed(cmd.Context(), args[0])

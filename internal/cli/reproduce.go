@@ -17,6 +17,7 @@ type CheckRequest struct {
 	Dir        string // state directory
 	File       string // ashlar.yaml
 	Definition *definition.Definition
+	Locked     bool     // ashlar.lock may not be changed
 	Built      Built    // what is compared
 	Outside    []string // files that it read outside of the definition's directory, relative to it
 	Tell       func(text string)
@@ -27,6 +28,7 @@ type CheckReport struct {
 	Components []CheckedComponent `json:"components"`
 	Varied     []string           `json:"varied"`
 	NotVaried  []string           `json:"notVaried,omitempty"`
+	Noted      bool               `json:"noted"` // ashlar.lock was changed: it says something else of Dockerfiles now
 }
 
 // CheckedComponent is one component in all builds.
@@ -45,8 +47,9 @@ type CheckDifference struct {
 	Bytes  int64    `json:"bytes,omitempty"` // how many differ
 }
 
-// reproduce builds everything again, twice, and fails if anything differs.
-func (p *program) reproduce(ctx context.Context, def *definition.Definition, built Built) error {
+// reproduce builds everything again, twice, and fails if anything differs. What that
+// shows of Dockerfiles is noted in the lock, and then in ledgers.
+func (p *program) reproduce(ctx context.Context, def *definition.Definition, built Built, flags buildFlags) error {
 	dir, err := p.stateDir()
 	if err != nil {
 		return err
@@ -56,7 +59,7 @@ func (p *program) reproduce(ctx context.Context, def *definition.Definition, bui
 		return err
 	}
 	report, err := p.parts.Check(ctx, CheckRequest{
-		Dir: dir, File: p.file, Definition: def, Built: built, Outside: outside,
+		Dir: dir, File: p.file, Definition: def, Built: built, Outside: outside, Locked: flags.locked,
 		Tell: func(text string) {
 			if !p.json() {
 				p.err.linef("check  %s", text)
@@ -65,6 +68,13 @@ func (p *program) reproduce(ctx context.Context, def *definition.Definition, bui
 	})
 	if err != nil {
 		return err
+	}
+	if report.Noted { // everything is on hand: only ledgers are written
+		again, err := p.build(ctx, def, "", buildFlags{locked: true, untested: true, platforms: flags.platforms})
+		if err != nil {
+			return err
+		}
+		again.Unlock()
 	}
 	if p.json() {
 		p.out.json(report)
@@ -126,6 +136,9 @@ func (p *program) showReproduced(r CheckReport) {
 	p.out.linef("what differed between the builds: %s", strings.Join(r.Varied, ", "))
 	for _, n := range r.NotVaried {
 		p.out.linef("what could not be made to differ here: %s", n)
+	}
+	if r.Noted {
+		p.out.linef("noted in ashlar.lock, of Dockerfiles")
 	}
 }
 

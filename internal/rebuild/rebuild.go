@@ -213,16 +213,16 @@ func refuse(format string, args ...any) error {
 	return fault.New(fault.Refused, "the tar of inputs is refused: "+format, args...)
 }
 
-// Tree lists the files below a directory, but for Git's and what is excluded, as they
+// Tree lists the files below a directory, but for Git's and the state directory, as they
 // are called in a tar below prefix.
-func Tree(dir, prefix string) ([]File, error) {
+func Tree(dir, prefix, state string) ([]File, error) {
 	var out []File
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if e.IsDir() {
-			if e.Name() == ".git" {
+			if e.Name() == ".git" || p == state {
 				return fs.SkipDir
 			}
 			return nil

@@ -32,7 +32,7 @@ func TestThereAndBack(t *testing.T) {
 	if err := os.Symlink("../run", filepath.Join(from, "cmd/link")); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Tree(from, Source)
+	files, err := Tree(from, Source, "")
 	if err != nil {
 		t.Fatal(err)
 	}

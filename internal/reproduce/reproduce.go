@@ -34,6 +34,7 @@ type Request struct {
 	File    string   // ashlar.yaml
 	Outside []string // files and directories that the build reads outside of its directory, relative to it
 	Inputs  []digest.Digest
+	OneUser string                // why the builds are not made by several users; empty: they are
 	Objects *object.Store         // that has the inputs, and what was built
 	Built   map[string]Made       // by component: the build that is compared
 	Tell    func(progress string) // called for each build

@@ -163,7 +163,7 @@ func (t *twin) build(ctx context.Context) error {
 	command := func(attr syscall.SysProcAttr) *exec.Cmd {
 		stdout.Reset()
 		stderr.Reset()
-		cmd := exec.CommandContext(ctx, t.q.Program, "build", "--locked", "--untested", "--output", "json", "--dir", t.state(), "--file", filepath.Base(t.q.File))
+		cmd := exec.CommandContext(ctx, t.q.Program, "build", "--anew", "--locked", "--untested", "--output", "json", "--dir", t.state(), "--file", filepath.Base(t.q.File))
 		cmd.Args[0] = t.q.Args0
 		cmd.Dir, cmd.Env = t.home, append(t.c.environ(filepath.Join(t.work, "go-cache")), "PWD="+t.home)
 		cmd.Stdout, cmd.Stderr, cmd.SysProcAttr, cmd.WaitDelay = &stdout, &stderr, &attr, 5*time.Second
@@ -171,8 +171,14 @@ func (t *twin) build(ctx context.Context) error {
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // compilers too
 		return cmd
 	}
-	not, err := t.c.inside(command(t.c.asUser()).Run)
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
+	as := t.c.asUser()
+	if t.q.OneUser != "" {
+		as = syscall.SysProcAttr{}
+	}
+	not, err := t.c.inside(command(as).Run)
+	if t.q.OneUser != "" {
+		not = append(not, user+": "+t.q.OneUser)
+	} else if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
 		why := user + ": " + err.Error()
 		not, err = t.c.inside(command(syscall.SysProcAttr{}).Run)
 		not = append(not, why)
