@@ -52,7 +52,7 @@ func (d *decider) hooked(r *Rollout, t *Target, w want, when string) bool {
 			d.add(o)
 			r.Hooks = with(r.Hooks, key, HookRun{Instance: o.ID, StartedAt: d.now})
 			r.ProgressAt = d.now
-			d.event(Event{Kind: "hook.ordered", Instance: o.ID, Release: o.Release, Data: map[string]string{"component": w.Name, "when": when}})
+			d.event(Event{Kind: "hook.ordered", Instance: o.ID, Release: o.Release, Data: o.holds(map[string]string{"component": w.Name, "when": when})})
 		}
 		return false
 	}

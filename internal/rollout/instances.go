@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -170,14 +171,19 @@ func (d *decider) order(w want) {
 	}
 	d.writes(&w.Component, "")
 	d.add(o)
-	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release, Data: fenceData(o)})
+	d.event(Event{Kind: "instance.ordered", Instance: o.ID, Release: o.Release, Data: o.holds(nil)})
 }
 
-func fenceData(o Order) map[string]string {
-	if o.Fence == 0 {
-		return nil
+// holds adds what the order has alone to an entry's data: so the record tells from when until
+// when who held a volume or the place of a singleton.
+func (o *Order) holds(data map[string]string) map[string]string {
+	if o.Fence != 0 {
+		data = with(data, "fence", strconv.FormatInt(o.Fence, 10))
 	}
-	return map[string]string{"fence": strconv.FormatInt(o.Fence, 10)}
+	if len(o.Volumes) > 0 {
+		data = with(data, "volumes", strings.Join(o.Volumes, " "))
+	}
+	return data
 }
 
 // newID names an instance. A name is passed over that something has which was
@@ -267,7 +273,7 @@ func (d *decider) takeAway() {
 	for i := range d.s.Instances {
 		o := d.s.Instances[i]
 		if o.Leaving && d.gone(&o) {
-			d.event(Event{Kind: "instance.removed", Instance: o.ID, Release: o.Release, Reason: o.Why})
+			d.event(Event{Kind: "instance.removed", Instance: o.ID, Release: o.Release, Reason: o.Why, Data: o.holds(nil)})
 			continue
 		}
 		kept = append(kept, o)

@@ -69,7 +69,7 @@ func (d *decider) orderJob(c *Component, t *Target) {
 		OrderedAt: d.now, Grace: c.Grace, Volumes: c.Volumes,
 	}
 	d.add(o)
-	d.event(Event{Kind: "hook.ordered", Instance: o.ID, Release: o.Release, Data: map[string]string{"component": c.Name, "when": HookSchedule}})
+	d.event(Event{Kind: "hook.ordered", Instance: o.ID, Release: o.Release, Data: o.holds(map[string]string{"component": c.Name, "when": HookSchedule})})
 }
 
 // scheduled notes how a job ended.

@@ -85,7 +85,7 @@ func check(s State, q Request) error {
 	if q.Kind == KindDown {
 		return nil
 	}
-	st := q.To.Strategy
+	st, where := q.To.Strategy, s.App+"/"+s.Env
 	var bad string
 	switch st.Kind {
 	case BlueGreen:
@@ -96,22 +96,22 @@ func check(s State, q Request) error {
 		bad = checkCanary(st)
 	case Recreate:
 	default:
-		return fault.New(fault.Invalid, "strategy %q is not known", st.Kind).Mend("known: blue-green, rolling, canary, recreate")
+		return fault.New(fault.Invalid, "strategy %q is not known", st.Kind).At(where).Mend("known: blue-green, rolling, canary, recreate")
 	}
 	if bad != "" {
-		return fault.New(fault.Invalid, "strategy %s: %s", st.Kind, bad).Mend("change rollout: in ashlar.yaml")
+		return fault.New(fault.Invalid, "strategy %s: %s", st.Kind, bad).At(where).Mend("change strategy: in ashlar.yaml")
 	}
 	if loop := needLoop(&q.To); loop != "" {
-		return fault.New(fault.Invalid, "components need each other in a circle: %s", loop).Mend("take one of them out of needs:")
+		return fault.New(fault.Invalid, "components need each other in a circle: %s", loop).At(where).Mend("take one of them out of needs:")
 	}
 	for _, c := range q.To.Components {
 		if old := s.Current.find(c.Name, c.Spec); old != nil && cmp.Or(old.Kind, KindService) != cmp.Or(c.Kind, KindService) {
 			// Releases of older versions do not have the kind in the spec.
 			return fault.New(fault.Invalid, "component %s becomes a %s and nothing else of it changes", c.Name, cmp.Or(c.Kind, KindService)).
-				Mend("build the release anew: ashlar deploy %s", s.Env)
+				At(where).Mend("build the release anew: ashlar deploy %s", s.Env)
 		}
 		if bad := checkComponent(c, st); bad != "" {
-			return fault.New(fault.Invalid, "component %s: %s", c.Name, bad)
+			return fault.New(fault.Invalid, "component %s: %s", c.Name, bad).At(where).Mend("change %s: under components: in ashlar.yaml", c.Name)
 		}
 	}
 	if q.Force {
