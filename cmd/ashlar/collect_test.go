@@ -45,7 +45,7 @@ type yard struct {
 // noSecrets stands for releases that name no secret.
 func noSecrets(release.Spec) error { return nil }
 
-func newYard(t *testing.T) *yard {
+func newYard(t testing.TB) *yard {
 	t.Helper()
 	dir := t.TempDir()
 	objects, err := object.Open(dir)

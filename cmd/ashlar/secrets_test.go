@@ -67,7 +67,7 @@ func (s *said) String() string {
 	return s.text.String()
 }
 
-func newShop(t *testing.T) *shop {
+func newShop(t testing.TB) *shop {
 	t.Helper()
 	s := &shop{yard: newYard(t)}
 	for name, text := range map[string]string{"ashlar.yaml": secretYAML, "run": "#!/bin/sh\n"} {
@@ -84,6 +84,7 @@ func newShop(t *testing.T) *shop {
 	server := api.NewServer(api.Config{
 		Engine: engine.New(engine.Config{Store: s.store, Artifacts: s.artifacts, Log: log}), Store: s.store, Log: log, Now: time.Now, Host: "host",
 		Hold: s.objects.Share, Secrets: s.secrets, Notary: notary, Ahead: func(engine.Key, *release.Release) {},
+		AppendStatements: s.store.AppendStatements, Version: func() api.Version { return api.Version{Version: version, Dir: s.dir} },
 	})
 	run := cli.RunDir(s.dir)
 	if err := os.MkdirAll(run, 0o755); err != nil {
@@ -105,7 +106,7 @@ func newShop(t *testing.T) *shop {
 }
 
 // open opens the secrets as a server that starts does.
-func (s *shop) open(t *testing.T) {
+func (s *shop) open(t testing.TB) {
 	t.Helper()
 	var err error
 	if s.secrets, err = openSecrets(t.Context(), s.dir, "", s.store); err != nil {

@@ -3,17 +3,20 @@ package build_test
 import (
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ashlar-infra/ashlar/internal/build"
+	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
 )
 
@@ -65,6 +68,32 @@ func TestPlatforms(t *testing.T) {
 		}
 		if of, err := build.IndexOf(p.b.Objects, m.Manifest); err != nil || of != indexes["api"].Digest {
 			t.Errorf("the artifact for %s is in the index %q (%v)", m.Arch, of, err)
+		}
+	}
+	// Of two that name an artifact that counts which was built last, though it was built before.
+	own := indexes["api"].Platforms[0]
+	later, err := image.AssembleIndex([]image.Platform{{Architecture: own.Arch, Manifest: own.Manifest, Size: 1}, {Architecture: "riscv64", Manifest: own.Ledger, Size: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := p.b.Objects.PutBytes(later)
+	if err == nil {
+		err = p.b.Objects.SetRef("index", second.Encoded(), second)
+	}
+	past := time.Now().Add(-time.Hour)
+	for _, ref := range []digest.Digest{indexes["api"].Digest, second} {
+		err = errors.Join(err, os.Chtimes(filepath.Join(filepath.Dir(p.b.Objects.Path()), "refs/index", ref.Encoded()), past, past))
+		past = past.Add(time.Minute)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []digest.Digest{second, indexes["api"].Digest} {
+		if of, err := build.IndexOf(p.b.Objects, own.Manifest); err != nil || of != want {
+			t.Errorf("the newest index is %q, want %s (%v)", of, want, err)
+		}
+		if _, err := build.Indexes(t.Context(), p.b, def, rel); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if of, err := build.IndexOf(p.b.Objects, indexes["api"].Digest); err != nil || of != "" {
