@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ type Check = seal.Check
 // Support examines the host. It changes nothing that stays.
 func Support(ctx context.Context, runc, shim string) []Check {
 	return []Check{
-		checkRoot(), checkRunc(ctx, runc), checkSeccomp(ctx, runc), checkShim(shim),
+		checkRoot(), checkRunc(ctx, runc), checkSeccomp(ctx, runc), checkShim(ctx, shim),
 		checkCgroups(), checkNetwork(), checkMemfd(),
 	}
 }
@@ -66,10 +67,16 @@ func checkSeccomp(ctx context.Context, runc string) Check {
 	return c
 }
 
-func checkShim(shim string) Check {
+// checkShim starts the shim, which says what it is to who gives it nothing to do.
+func checkShim(ctx context.Context, shim string) Check {
 	c := Check{Name: "shim", Required: true, OK: true, Detail: shim, Fix: "put ashlar-shim beside ashlar, or name it with --shim; make build makes it"}
-	if err := executable(shim); err != nil {
-		c.OK, c.Detail = false, err.Error()
+	out, err := exec.CommandContext(ctx, shim).CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &exit):
+		c.OK, c.Detail = false, fmt.Sprintf("%s does not run: %v", shim, err)
+	case !bytes.HasPrefix(out, []byte("ashlar-shim is started by the ashlar server")):
+		c.OK, c.Detail = false, shim+" is another program"
 	}
 	return c
 }
