@@ -22,6 +22,7 @@ import (
 // is accepted by cosign in an empty network namespace: the signature, the provenance and
 // both bills of materials. With one character of any of them changed it is refused.
 func TestExamples(t *testing.T) {
+	long(t)
 	w := makeWorld(t, true)
 	store := w.serveRegistry()
 	for _, example := range []string{"hello", "site"} {
