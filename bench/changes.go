@@ -51,6 +51,9 @@ func changes(ctx context.Context, o options, dir string, r *report, say func(str
 	if _, err := s.deploy(ctx); err != nil {
 		return err
 	}
+	if o.only == "signing" {
+		return c.signing(ctx, dir, say)
+	}
 	sealed, err := s.seal(ctx)
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func changes(ctx context.Context, o options, dir string, r *report, say func(str
 			return err
 		}
 	}
-	return nil
+	return c.signing(ctx, dir, say)
 }
 
 // round makes each change once under load and once without. Who is first

@@ -151,7 +151,7 @@ func (p *inPlace) stop(signal syscall.Signal) error {
 // change is an update in place: rsync of the changed file, restart. live is when
 // the last of the restarted first answered with the new line.
 func (p *inPlace) change(ctx context.Context, want string) (c command, live time.Time, err error) {
-	c, err = program(ctx, p.src, "rsync", "-a", "index.html", filepath.Join(p.root, "srv/www")+"/")
+	c, err = program(ctx, p.src, nil, "rsync", "-a", "index.html", filepath.Join(p.root, "srv/www")+"/")
 	if err != nil {
 		return c, live, err
 	}

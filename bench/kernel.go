@@ -27,7 +27,7 @@ type kernel struct {
 // measureKernel runs them and reads what they print.
 func measureKernel(ctx context.Context) (kernel, error) {
 	var k kernel
-	out, err := goBench(ctx, "Switch", "50x", "1")
+	out, err := goBench(ctx, "./internal/nft", "Switch", "50x", "1")
 	if err != nil {
 		return k, err
 	}
@@ -40,7 +40,7 @@ func measureKernel(ctx context.Context) (kernel, error) {
 		}
 		k.switches = append(k.switches, summarize("kernel: transaction that switches "+n+" backends, median of 50", "ms", []float64{ms}))
 	}
-	if out, err = goBench(ctx, "Requests", kernelFor, kernelRounds); err != nil {
+	if out, err = goBench(ctx, "./internal/nft", "Requests", kernelFor, kernelRounds); err != nil {
 		return k, err
 	}
 	taken := map[string][]float64{}
@@ -59,9 +59,9 @@ func measureKernel(ctx context.Context) (kernel, error) {
 	return k, nil
 }
 
-// goBench gives the fields of the lines of a benchmark of package nft.
-func goBench(ctx context.Context, name, length, count string) ([][]string, error) {
-	out, err := exec.CommandContext(ctx, "go", "test", "./internal/nft", "-run", "^$", "-bench", name, "-benchtime", length, "-count", count).CombinedOutput()
+// goBench gives the fields of the lines of a benchmark of a package.
+func goBench(ctx context.Context, pkg, name, length, count string) ([][]string, error) {
+	out, err := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^$", "-bench", name, "-benchtime", length, "-count", count).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("go test -bench %s: %w\n%s", name, err, out)
 	}

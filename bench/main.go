@@ -16,6 +16,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -27,8 +29,12 @@ type options struct {
 	n      int    // rounds
 	rate   int    // requests per second during a change
 	output string // text or json
-	only   string // proxies, closure, or empty: everything but closure
+	only   string // one of alone; empty: everything but closure
+	size   int    // entries of the record that is audited
 }
+
+// alone are the parts that can be measured by themselves.
+var alone = []string{"proxies", "closure", "signing", "record"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,7 +67,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.n, "n", 9, "rounds, 1 to 50")
 	f.IntVar(&o.rate, "rate", 300, "requests per second during a change, 50 to 5000")
 	f.StringVar(&o.output, "output", "text", "text or json")
-	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx, and the kernel's routes; closure: a Debian closure beside mmdebstrap and buildah")
+	f.StringVar(&o.only, "only", "", "proxies: the router beside haproxy and nginx, and the kernel's routes; closure: a Debian closure beside mmdebstrap and buildah; signing; record")
+	f.IntVar(&o.size, "entries", 100_000, "entries of the record that is audited, 1,000 to 10,000,000; a million take 0.6 GB of disk")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -70,8 +77,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("%d rounds at %d requests per second are out of bounds", o.n, o.rate)
 	case o.output != "text" && o.output != "json":
 		return o, fmt.Errorf("output %q is not text or json", o.output)
-	case o.only != "" && o.only != "proxies" && o.only != "closure":
-		return o, fmt.Errorf("only %q is neither proxies nor closure", o.only)
+	case o.only != "" && !slices.Contains(alone, o.only):
+		return o, fmt.Errorf("only %q is none of %s", o.only, strings.Join(alone, ", "))
+	case o.size < 1000 || o.size > 10_000_000 || o.size%recordBatch != 0:
+		return o, fmt.Errorf("a record of %d entries is out of bounds, or no multiple of %d", o.size, recordBatch)
 	case os.Getuid() != 0:
 		return o, errors.New("measuring needs root")
 	}
@@ -89,11 +98,15 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	say := func(format string, args ...any) { fmt.Fprintf(stderr, "bench: "+format+"\n", args...) }
 	r := newReport(ctx, o, dir)
-	if o.only == "closure" {
+	switch o.only {
+	case "closure":
 		return closures(ctx, o, dir, r, stdout, say)
-	}
-	if o.only == "proxies" {
+	case "proxies":
 		return r.printProxies(ctx, o, dir, stdout, say)
+	case "signing":
+		return r.printAlone(stdout, o, changes(ctx, o, dir, r, say))
+	case "record":
+		return r.printAlone(stdout, o, records(ctx, o, dir, r, say))
 	}
 	if err := changes(ctx, o, dir, r, say); err != nil {
 		return err
@@ -105,7 +118,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err := parts(ctx, o, dir, r); err != nil {
 		return err
 	}
-	if err := records(ctx, dir, r); err != nil {
+	if err := records(ctx, o, dir, r, say); err != nil {
 		return err
 	}
 	r.finish()

@@ -43,7 +43,7 @@ func sealing(ctx context.Context, o options, dir string, r *report) error {
 		// Nothing is removed between rounds: ext4 searches long for an inode where
 		// thousands were freed within the last minutes.
 		state := filepath.Join(dir, fmt.Sprintf("sealing-state-%d", i))
-		build := func() (command, error) { return program(ctx, src, o.ashlar, "build", "--dir", state) }
+		build := func() (command, error) { return program(ctx, src, nil, o.ashlar, "build", "--dir", state) }
 		if err := pause(ctx, rest); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func sealing(ctx context.Context, o options, dir string, r *report) error {
 		if err != nil {
 			return err
 		}
-		empty, err := program(ctx, src, o.ashlar, "schema")
+		empty, err := program(ctx, src, nil, o.ashlar, "schema")
 		if err != nil {
 			return err
 		}

@@ -34,6 +34,8 @@ type site struct {
 
 	instances int // that it declares
 
+	env []string // of commands, besides our own
+
 	server *exec.Cmd
 	ended  chan error // the server's end
 	log    bytes.Buffer
@@ -49,7 +51,7 @@ type command struct {
 
 // newSite copies the example, gives it a free port and starts a server.
 func newSite(ctx context.Context, o options, dir string) (*site, error) {
-	s := &site{ashlar: o.ashlar, src: filepath.Join(dir, "site"), state: filepath.Join(dir, "state"), ended: make(chan error, 1)}
+	s := &site{ashlar: o.ashlar, src: filepath.Join(dir, "site"), state: filepath.Join(dir, "state"), env: []string{noKeys}, ended: make(chan error, 1)}
 	if err := os.CopyFS(s.src, os.DirFS(o.site)); err != nil {
 		return nil, err
 	}
@@ -107,14 +109,14 @@ func (s *site) awaitServer(ctx context.Context) error {
 
 // run runs a command of the program beside the copied ashlar.yaml.
 func (s *site) run(ctx context.Context, args ...string) (command, error) {
-	return program(ctx, s.src, s.ashlar, append(args, "--dir", s.state)...)
+	return program(ctx, s.src, s.env, s.ashlar, append(args, "--dir", s.state)...)
 }
 
-// program runs a program and measures what of it can be seen from outside.
-func program(ctx context.Context, dir, name string, args ...string) (command, error) {
+// program runs a program, with variables besides our own, and measures what of it can be seen from outside.
+func program(ctx context.Context, dir string, env []string, name string, args ...string) (command, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), &out, &errs
 	c := command{began: time.Now()}
 	err := cmd.Run()
 	c.took, c.out = time.Since(c.began), out.Bytes()
