@@ -41,7 +41,14 @@ func (r *runner) operate() {
 		case 0, 1:
 			err = r.goBack(t.key)
 		case 2:
-			err = r.say(t.key, commands[w.rng.IntN(len(commands))])
+			switch w.rng.IntN(8) {
+			case 0:
+				err = r.down(t.key)
+			case 1:
+				err = r.lift(t.key)
+			default:
+				err = r.say(t.key, commands[w.rng.IntN(len(commands))])
+			}
 		default:
 			err = r.deploy(t.key)
 		}
@@ -96,6 +103,30 @@ func (r *runner) say(key rollout.Key, verb string) error {
 	r.w.tell("operator: %s %s", verb, key)
 	r.w.counts.Said++
 	_, err := r.engine.Control(context.Background(), r.w.clock(), "operator", key, rollout.Command{Verb: verb, Reason: "simulated"})
+	return err
+}
+
+// down takes everything of an environment away.
+func (r *runner) down(key rollout.Key) error {
+	r.w.tell("operator: down %s", key)
+	_, err := r.engine.Down(context.Background(), r.w.clock(), "operator", key, "simulated")
+	if err == nil {
+		r.w.counts.Downs++
+	}
+	return err
+}
+
+// lift lets a release be deployed again that failed, if there is one.
+func (r *runner) lift(key rollout.Key) error {
+	bad := slices.Sorted(maps.Keys(r.state(key).Quarantine))
+	if len(bad) == 0 {
+		return nil
+	}
+	r.w.tell("operator: lift the quarantine of %s", rollout.Short(bad[0]))
+	_, err := r.engine.Lift(context.Background(), r.w.clock(), "operator", key.App, bad[0], "simulated")
+	if err == nil {
+		r.w.counts.Lifted++
+	}
 	return err
 }
 

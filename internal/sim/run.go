@@ -19,6 +19,7 @@ type Options struct {
 // Counts say how much a run went through.
 type Counts struct {
 	Ticks, Crashes, Deploys, Rollbacks, Live, PutBack int
+	Downs, Lifted                                     int // environments taken down; quarantines lifted
 	Late                                              int // starts and tables that were lost and arrived after all
 	Promoted, Asked, Forced                           int // releases that were live elsewhere; gates passed on an answer of Prometheus; deploys forced
 	Policies, Refused                                 int // policies that were set, releases that they refused
@@ -220,6 +221,8 @@ func (c *Counts) Add(o Counts) {
 	c.Ticks += o.Ticks
 	c.Crashes += o.Crashes
 	c.Late += o.Late
+	c.Downs += o.Downs
+	c.Lifted += o.Lifted
 	c.Deploys += o.Deploys
 	c.Rollbacks += o.Rollbacks
 	c.Promoted += o.Promoted
