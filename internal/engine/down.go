@@ -26,9 +26,9 @@ func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key,
 	}
 	q := rollout.Request{Kind: rollout.KindDown, Actor: actor, Reason: reason}
 	if c := state.Current; c != nil {
-		q.To = rollout.Target{Release: c.Release, Number: c.Number, Platform: c.Platform, Strategy: c.Strategy}
+		q.To = c.Emptied()
 	} else {
-		q.To.Strategy = state.Rollout.To.Strategy // Begin refuses: a rollout is in flight
+		q.To = state.Rollout.To.Emptied() // it waits, or is refused
 	}
 	return e.launch(ctx, now, key, m, state, version, q)
 }

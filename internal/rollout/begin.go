@@ -201,6 +201,9 @@ func (d *decider) dequeue() {
 	if a := q.Admission; a != nil && !a.Admitted {
 		d.event(Event{Kind: "admission.refused", Release: q.To.Release, Reason: a.Why, Data: a.Data})
 	}
+	if c := d.s.Current; q.Kind == KindDown && c != nil {
+		q.To = c.Emptied() // what is live by now
+	}
 	if why := d.hopeless(q); why != "" {
 		d.event(Event{Kind: "rollout.dropped", Release: q.To.Release, Reason: why})
 		return
@@ -210,6 +213,12 @@ func (d *decider) dequeue() {
 
 // hopeless says why a request that waited is no longer possible; empty: it is.
 func (d *decider) hopeless(q Request) string {
+	if q.Kind == KindDown {
+		if d.s.Current == nil || len(d.s.Current.Components) == 0 {
+			return "nothing is running"
+		}
+		return ""
+	}
 	if _, bad := d.s.Quarantine[q.To.Release]; bad {
 		return "it failed meanwhile and is in quarantine"
 	}

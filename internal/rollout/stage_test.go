@@ -140,7 +140,9 @@ func (st *stage) begin(line string, words []string) ([]string, error) {
 	switch {
 	case q.Kind == rollout.KindDown:
 		if c := st.state.Current; c != nil {
-			q.To = rollout.Target{Release: c.Release, Number: c.Number, Platform: c.Platform, Strategy: c.Strategy}
+			q.To = c.Emptied()
+		} else if r := st.state.Rollout; r != nil {
+			q.To = r.To.Emptied()
 		}
 	case strings.Contains(line, ":"):
 		head, components, _ := strings.Cut(line, ": ")

@@ -20,6 +20,11 @@ type Target struct {
 	BreakGlass string `json:"breakGlass,omitempty"` // who let it in in spite of the policy, and why; empty: nobody had to
 }
 
+// Emptied is the target without its components: what taking everything down leads to.
+func (t *Target) Emptied() Target {
+	return Target{Release: t.Release, Number: t.Number, Platform: t.Platform, Strategy: t.Strategy}
+}
+
 // Strategy is how a target takes the place of the one before it. What a kind does
 // not speak of is ignored.
 type Strategy struct {
