@@ -253,6 +253,22 @@ func TestCredentials(t *testing.T) {
 	if _, err := Push(t.Context(), w.objects, manifest, w.host()+"/web:1", quiet); err != nil {
 		t.Error(err)
 	}
+	// A helper is asked for those of the host.
+	helper := "#!/bin/sh\nread -r host\n[ \"$1 $host\" = \"get " + w.host() + "\" ] && echo '{\"Username\":\"writer\",\"Secret\":\"SECRET\"}'\n"
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	auth = encode(t, map[string]any{"credHelpers": map[string]string{w.host(): "ashlar-test"}})
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(auth), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for secret, accepted := range map[string]bool{token: true, "wrong": false} {
+		if err := os.WriteFile(filepath.Join(bin, "docker-credential-ashlar-test"), []byte(strings.Replace(helper, "SECRET", secret, 1)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Push(t.Context(), w.objects, manifest, w.host()+"/web:1", quiet); (err == nil) != accepted {
+			t.Errorf("the helper says %q: %v", secret, err)
+		}
+	}
 }
 
 func TestReferences(t *testing.T) {
