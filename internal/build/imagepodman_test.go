@@ -138,8 +138,8 @@ func testDockerfile(t *testing.T, tool string) {
 	}
 	t.Setenv("CONTAINERS_STORAGE_CONF", conf)
 	files := map[string]string{
-		"app/Containerfile": "FROM scratch AS first\nARG TEXT\nCOPY run /bin/run\nENV TEXT=$TEXT\nCMD [\"/bin/run\"]\nFROM first\nCOPY nothing /nothing\n",
-		"app/run":           "#!/bin/sh\n", "app/nothing": "",
+		"app/Containerfile": "FROM scratch AS first\nARG TEXT\nCOPY run /bin/run\nCOPY text /text\nENV TEXT=$TEXT\nCMD [\"/bin/run\"]\nFROM first\nCOPY nothing /nothing\n",
+		"app/run":           "#!/bin/sh\n", "app/text": "text", "app/nothing": "",
 		"ashlar.yaml": `
 app: on
 components:
@@ -170,7 +170,7 @@ environments:
 	}
 	// Nor does anything depend on who checked the files out, and when.
 	elsewhere := newProjectAt(t, t.TempDir(), t.TempDir(), files)
-	for name, mode := range map[string]fs.FileMode{"app/run": 0o700, "app/nothing": 0o600, "app": 0o700} {
+	for name, mode := range map[string]fs.FileMode{"app/run": 0o700, "app/text": 0o600, "app": 0o700} {
 		if err := errors.Join(os.Chmod(filepath.Join(elsewhere.dir, name), mode), os.Chtimes(filepath.Join(elsewhere.dir, name), time.Unix(1, 0), time.Unix(1, 0))); err != nil {
 			t.Fatal(err)
 		}
