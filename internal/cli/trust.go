@@ -86,6 +86,9 @@ func (p *program) trustInstallCommand() *cobra.Command {
 				return err
 			}
 			if err := c.InstallTrust(cmd.Context(), text); err != nil {
+				if f := fault.Of(err); f != nil && f.Where == "" {
+					return f.At(args[0])
+				}
 				return err
 			}
 			return p.showTrust(chain)

@@ -115,6 +115,9 @@ func (p *program) extend(path string, chain *trust.Chain, r trust.Root, c trustC
 	if err := os.Rename(path+".new", path); err != nil {
 		return fault.New(fault.Unavailable, "the trust root cannot be written: %w", err)
 	}
+	if len(c.remove) > 0 && len(c.atLog) == 0 && len(r.Logs) > 0 {
+		p.err.linef("what the keys said whose roles were taken away is not believed any more, as it has no --from-index LOG=N, the size of the record now")
+	}
 	return p.showTrust(next)
 }
 

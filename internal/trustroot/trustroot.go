@@ -58,7 +58,8 @@ func (f *File) Chain() (*trust.Chain, error) {
 	}
 	if text == nil {
 		if seen != nil {
-			return nil, f.refuse(string(trust.RolledBack), "the trust root is gone; one of %d versions was used before", seen.Versions())
+			return nil, refusal(trust.RolledBack, "the trust root is gone; one of %d versions was used before", seen.Versions()).At(f.path(Name)).
+				Mend("put it back in place:  ashlar trust install FILE")
 		}
 		return nil, nil
 	}
@@ -66,8 +67,8 @@ func (f *File) Chain() (*trust.Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.follows(chain, seen); err != nil {
-		return nil, err
+	if err := follows(chain, seen); err != nil {
+		return nil, err.At(f.path(Name)).Mend("put the newest trust root in place:  ashlar trust install FILE")
 	}
 	if seen == nil || seen.Versions() < chain.Versions() {
 		if err := replace(f.path(seenName), text); err != nil {
@@ -93,8 +94,8 @@ func (f *File) Install(text []byte, before func(*trust.Chain) error) (*trust.Cha
 	if err != nil {
 		return nil, err
 	}
-	if err := f.follows(chain, seen); err != nil {
-		return nil, err
+	if err := follows(chain, seen); err != nil {
+		return nil, err.Mend("install one that goes on from the server's:  ashlar trust show")
 	}
 	if refused == nil && now != nil && now.Versions() == chain.Versions() {
 		return now, nil
@@ -120,21 +121,20 @@ func (f *File) seen() (*trust.Chain, error) {
 	return parse(text, f.path(seenName))
 }
 
-func (f *File) follows(chain, seen *trust.Chain) error {
+// follows is nil if the trust root goes on from the one that was used last.
+func follows(chain, seen *trust.Chain) *fault.Error {
 	if seen == nil {
 		return nil
 	}
-	err := chain.Follows(seen)
 	var r *trust.Refusal
-	if errors.As(err, &r) {
-		return f.refuse(string(r.Verdict), "%s", r.What)
+	if errors.As(chain.Follows(seen), &r) {
+		return refusal(r.Verdict, "%s", r.What)
 	}
-	return err
+	return nil
 }
 
-func (f *File) refuse(verdict, format string, args ...any) error {
-	return fault.New(fault.Refused, format, args...).At(f.path(Name)).Detail("verdict: " + verdict).
-		Mend("put the newest trust root in place:  ashlar trust install FILE")
+func refusal(v trust.Verdict, format string, args ...any) *fault.Error {
+	return fault.New(fault.Refused, format, args...).Detail("verdict: " + string(v))
 }
 
 func parse(text []byte, where string) (*trust.Chain, error) {
