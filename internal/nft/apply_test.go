@@ -97,19 +97,23 @@ func TestGuards(t *testing.T) {
 	w.apply(table)
 	out.route(subnet, netip.MustParseAddr("192.0.2.1"))
 	b.loopbackOutside()
+	write(t, setting(bridge, "accept_local"), "1") // else the kernel drops what comes as 127.0.0.0/8 by itself
+	host := w.hostPlace()
+	if !a.hears("10.213.1.2:7003", host, netip.IPv4Unspecified()) || !host.hears("10.213.0.1:7004", b, b.addr) {
+		t.Error("the test hears nothing at all")
+	}
 	for name, c := range map[string]struct {
 		from, at *place
+		as       netip.Addr
 		to       string
 	}{
-		"an instance to the host's loopback":                  {b, w.hostPlace(), "127.0.0.1:7003"},
-		"a neighbour to an instance, by the link that opened": {out, a, "10.213.1.2:7003"},
+		"an instance to the host's loopback":                  {b, host, b.addr, "127.0.0.1:7003"},
+		"an instance to the host as a loopback address":       {b, host, netip.MustParseAddr("127.0.0.9"), "10.213.0.1:7004"},
+		"a neighbour to an instance, by the link that opened": {out, a, out.addr, "10.213.1.2:7003"},
 	} {
-		if c.at.hears(c.to, c.from) {
+		if c.at.hears(c.to, c.from, c.as) {
 			t.Error(name)
 		}
-	}
-	if !a.hears("10.213.1.2:7003", w.hostPlace()) {
-		t.Error("the test hears nothing at all")
 	}
 	w.down(2, production)
 }

@@ -260,8 +260,8 @@ func (p *place) route(to netip.Prefix, via netip.Addr) {
 	must(p.w.t, h.RouteAdd(&netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}))
 }
 
-// loopbackOutside makes the instance send what goes to 127.0.0.0/8 to the bridge, as one that
-// may change its network can.
+// loopbackOutside makes the instance send what goes to 127.0.0.0/8 to the bridge, and lets it be
+// 127.0.0.9 there, as one that may change its network can.
 func (p *place) loopbackOutside() {
 	p.w.t.Helper()
 	h, err := netlink.NewHandleAt(p.ns)
@@ -269,19 +269,27 @@ func (p *place) loopbackOutside() {
 	defer h.Close()
 	lo, err := h.LinkByName("lo")
 	must(p.w.t, err)
-	must(p.w.t, h.LinkSetDown(lo))
+	own, err := h.AddrList(lo, netlink.FAMILY_V4)
+	must(p.w.t, err)
+	for _, a := range own { // a link that is down keeps its addresses' routes
+		must(p.w.t, h.AddrDel(lo, &a))
+	}
+	out, err := h.LinkByName("eth0")
+	must(p.w.t, err)
+	must(p.w.t, h.AddrAdd(out, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(127, 0, 0, 9).To4(), Mask: net.CIDRMask(32, 32)}}))
 	must(p.w.t, p.run(func() error { return os.WriteFile(setting("eth0", "route_localnet"), []byte("1"), 0) }))
 	p.route(netip.MustParsePrefix("127.0.0.0/8"), subnet.Addr().Next())
 }
 
-// hears says whether a datagram to an address of the place gets there from another one.
-func (p *place) hears(to string, from *place) bool {
+// hears says whether a datagram to an address of the place gets there from another one, as
+// an address that it has; zero: whichever the kernel takes.
+func (p *place) hears(to string, from *place, as netip.Addr) bool {
 	p.w.t.Helper()
 	var in net.PacketConn
 	must(p.w.t, p.run(func() (err error) { in, err = net.ListenPacket("udp4", to); return err }))
 	defer in.Close() //nolint:errcheck // a test's
 	must(p.w.t, from.run(func() error {
-		c, err := net.Dial("udp4", to)
+		c, err := (&net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(as, 0))}).Dial("udp4", to)
 		if err != nil {
 			return err
 		}
