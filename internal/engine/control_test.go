@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -267,4 +268,50 @@ func TestRehearse(t *testing.T) {
 	if _, err := e.Rollback(t.Context(), midnight, "dana", key, "", engine.DeployOptions{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestRehearseRoom: a rollback works only if what it would start fits beside what runs; what
+// is kept warm is there already.
+func TestRehearseRoom(t *testing.T) {
+	w := newWorld()
+	e := w.engine(func(c *engine.Config) { c.Platforms["local"] = rehearser{platform{w}} })
+	rehearse := func() rollout.Readiness {
+		t.Helper()
+		r, err := e.Rehearse(t.Context(), midnight, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	live(t, e, "1")
+	live(t, e, "2")
+	if r := rehearse(); !r.OK {
+		t.Errorf("%+v", r)
+	}
+	w.set("room map[web:2]", fault.New(fault.Unavailable, "too little memory is left"))
+	if r := rehearse(); r.OK || r.Why[0] != "too little memory is left" {
+		t.Errorf("%+v", r)
+	}
+	warm := shop("3")
+	env := warm.Environments["prod"]
+	env.Rollout.Strategy, env.Rollout.WarmMS = rollout.BlueGreen, 3600_000
+	warm.Environments["prod"] = env
+	if _, err := e.Deploy(t.Context(), midnight, "dana", key, add(t, e, warm).Digest, engine.DeployOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, e)
+	if r := rehearse(); !r.OK || state(t, e).Warm == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+// rehearser is a platform that can try out.
+type rehearser struct{ platform }
+
+func (r rehearser) Rehearse(context.Context, engine.Key, release.Spec) error { return nil }
+
+func (r rehearser) Room(_ context.Context, _ engine.Key, more map[string]int) error {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	return r.w.call("room %v", more)
 }

@@ -108,6 +108,9 @@ type Rehearser interface {
 	// Rehearse says why an instance of the spec could not be started: a root that does
 	// not mount, a secret's version that is not there. nil: it could. It leaves nothing behind.
 	Rehearse(ctx context.Context, env Key, spec release.Spec) error
+	// Room says why so many instances more of each component, by name, would not find
+	// room beside what runs. nil: they would, as far as can be told.
+	Room(ctx context.Context, env Key, more map[string]int) error
 }
 
 // Artifacts is where the bytes of releases are.

@@ -12,8 +12,8 @@ import (
 
 // Rehearse finds out whether a rollback of an environment would work now, without
 // doing any of it: whether there is a release to go back to, whether everything that
-// it needs is on hand, mounts and is readable, whether its data contract holds and
-// its strategy still is possible. The answer is kept in the state; a change of it is
+// it needs is on hand, mounts and is readable, whether there is room for what it would
+// start, whether its data contract holds and its strategy still is possible. The answer is kept in the state; a change of it is
 // in the record.
 func (e *Engine) Rehearse(ctx context.Context, now time.Time, key Key) (rollout.Readiness, error) {
 	found, _, err := e.tryOut(ctx, now, key)
@@ -92,5 +92,32 @@ func (e *Engine) obstacles(ctx context.Context, now time.Time, key Key, state ro
 			why = append(why, name+": "+fault.Of(err).What)
 		}
 	}
+	if more := starts(state, target); able && len(more) > 0 {
+		if err := rehearser.Room(ctx, key, more); err != nil {
+			why = append(why, fault.Of(err).What)
+		}
+	}
 	return why
+}
+
+// starts counts the instances that a rollback would start beside what runs, by component:
+// neither those that are there, such as a warm set, nor those that take the place of others.
+func starts(s rollout.State, to rollout.Target) map[string]int {
+	ways := rollout.CourseOf(s, to).Ways
+	more := map[string]int{}
+	for _, c := range to.Components {
+		n := c.Replicas
+		for _, o := range s.Instances {
+			if o.Component == c.Name && o.Spec == c.Spec && !o.Leaving && o.Hook == "" {
+				n--
+			}
+		}
+		if ways[c.Name] == rollout.Rolled {
+			n = min(n, to.Strategy.Surge)
+		}
+		if n > 0 && c.Kind != rollout.KindJob && ways[c.Name] != rollout.Replaced {
+			more[c.Name] = n
+		}
+	}
+	return more
 }

@@ -41,9 +41,10 @@ type Config struct {
 	LogFiles int   // output files per instance, the current one included; default 3
 	KeepLogs int   // outputs of removed instances that are kept per environment; default 10
 
-	patience  time.Duration // how long what Expect made waits to be used; default 20 s
-	reserve   time.Duration // how long shims for another change lie ready after one; default 10 min, negative: none do
-	shimLimit time.Duration // how long a shim may take for its part of a removal; default 10 s
+	patience   time.Duration         // how long what Expect made waits to be used; default 20 s
+	reserve    time.Duration         // how long shims for another change lie ready after one; default 10 min, negative: none do
+	memoryLeft func() (int64, error) // bytes that programs can have; default the host's
+	shimLimit  time.Duration         // how long a shim may take for its part of a removal; default 10 s
 }
 
 // Platform runs instances on this host. Its methods are safe for concurrent use.
@@ -121,6 +122,9 @@ func (c *Config) complete() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.memoryLeft == nil {
+		c.memoryLeft = memoryLeft
 	}
 	if c.shimLimit <= 0 {
 		c.shimLimit = 10 * time.Second
