@@ -82,6 +82,7 @@ func TestMutations(t *testing.T) {
 			w.close()
 		}, Record},
 		"the order of an instance is out": {func(w *world, p *Proof) { p.Entries = p.Entries[:len(p.Entries)-1] }, Ordered},
+		"no instance at all":              {func(w *world, p *Proof) { p.Instances = p.Instances[:0] }, Ordered},
 		"an instance that nobody ordered": {func(w *world, p *Proof) { p.Instances[0].ID = "shop-production-web0-77" }, Ordered},
 		"an instance of another component": {func(w *world, p *Proof) {
 			p.Instances[0].Component = map[string]string{"web0": "web1", "web1": "web0"}[p.Instances[0].Component]

@@ -78,12 +78,17 @@ type Freshness struct {
 }
 
 // Lacking gives the checks that failed, and of those that are asked for the ones that
-// were not done. None: the proof is accepted.
+// were not done, be it that there was nothing to check. None: the proof is accepted.
 func (r Report) Lacking(required []string) []Check {
 	var out []Check
 	for _, c := range r.Checks {
 		if c.Result == Failed || c.Result == NotDone && slices.Contains(required, c.Name) {
 			out = append(out, c)
+		}
+	}
+	for _, name := range required {
+		if !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Name == name }) {
+			out = append(out, Check{Name: name, Result: NotDone, What: "nothing in the proof is there to be checked"})
 		}
 	}
 	return out
