@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ashlar-infra/ashlar/internal/durable"
 )
 
 // cachedLock is a lock file that was read before, in a form that is read ten times
@@ -56,5 +58,5 @@ func keepLock(cache string, c cachedLock) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.MkdirAll(filepath.Dir(cache), 0o755), replaceFile(cache, b))
+	return errors.Join(os.MkdirAll(filepath.Dir(cache), 0o755), durable.Swap(cache, b, 0o644))
 }

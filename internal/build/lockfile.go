@@ -19,6 +19,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/debian"
 	"github.com/ashlar-infra/ashlar/internal/definition"
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
@@ -245,38 +246,11 @@ func (l *LockFile) Write(dir string) (changed bool, err error) {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
 		return false, nil
 	}
-	if err := replaceFile(path, b); err != nil {
+	if err := durable.Replace(path, b, 0o644); err != nil {
 		return false, fault.New(fault.Unavailable, "the lock file cannot be written: %w", err).
 			Mend("make %s writable, or build with  --locked", dir)
 	}
 	return true, nil
-}
-
-// replaceFile: temp, write, sync, rename, sync of the directory; a reader sees the
-// old file or the new one, also after a power cut.
-func replaceFile(path string, b []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Dockerfiles says that there is any.

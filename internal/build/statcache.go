@@ -2,7 +2,6 @@ package build
 
 import (
 	"encoding/hex"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
@@ -155,14 +155,9 @@ func (c *statCache) save() error {
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(c.path), ".stat-")
-	if err != nil {
+	if err := durable.Swap(c.path, encodeStatCache(keep), 0o600); err != nil {
 		return err
 	}
-	_, err = f.Write(encodeStatCache(keep))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
 	c.changed = false
-	return os.Rename(f.Name(), c.path)
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
@@ -144,32 +145,13 @@ func (a *addresses) route(key rollout.Key, on bool) error {
 func (a *addresses) save() error {
 	data, err := json.MarshalIndent(a, "", "  ")
 	if err == nil {
-		err = replaceFile(a.file, append(data, '\n'))
+		err = durable.Replace(a.file, append(data, '\n'), 0o644)
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "write down the addresses of the TCP services: %w", err).At(a.file).
 			Mend("make room or mend the directory; nothing was changed")
 	}
 	return nil
-}
-
-func replaceFile(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // freeBlock is the first block of the pool that nothing of used overlaps; zero: none.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
@@ -83,7 +84,7 @@ func Remember(path string, signed []byte) error {
 		}
 		_, err = f.Write(text)
 	}
-	return errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
+	return errors.Join(err, f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(path)))
 }
 
 // gitAnchor commits the checkpoint as a file of a repository that is named after
@@ -93,7 +94,7 @@ type gitAnchor string
 // Keep is Anchor.
 func (a gitAnchor) Keep(ctx context.Context, c record.Seen) error {
 	name := strings.ReplaceAll(c.Origin, "/", "_") + ".checkpoint"
-	if err := replace(filepath.Join(string(a), name), c.Signed, 0o644); err != nil {
+	if err := durable.Replace(filepath.Join(string(a), name), c.Signed, 0o644); err != nil {
 		return fault.New(fault.Unavailable, "the checkpoint cannot be anchored: %w", err).At(string(a))
 	}
 	message := fmt.Sprintf("%s: %d entries, root %s", c.Origin, c.Size, c.Root)

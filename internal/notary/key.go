@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
@@ -76,7 +77,7 @@ func newKey(dir, host string) (note.Signer, note.Verifier, error) {
 		return nil, nil, fmt.Errorf("make the key of the log: %w", err)
 	}
 	// The public one first: a key without it would look damaged.
-	err = errors.Join(replace(filepath.Join(dir, publicFile), []byte(public+"\n"), 0o644), replace(filepath.Join(dir, keyFile), []byte(private+"\n"), 0o600))
+	err = errors.Join(durable.Replace(filepath.Join(dir, publicFile), []byte(public+"\n"), 0o644), durable.Replace(filepath.Join(dir, keyFile), []byte(private+"\n"), 0o600))
 	if err != nil {
 		return nil, nil, fault.New(fault.Unavailable, "the key of the log cannot be written: %w", err).At(filepath.Join(dir, keyFile))
 	}
@@ -112,5 +113,5 @@ func retire(dir string) error {
 	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
@@ -139,7 +140,7 @@ func (n *Notary) Publish(ctx context.Context) (record.Seen, error) {
 		return now, fmt.Errorf("sign the checkpoint: %w", err)
 	}
 	if was.Signed == nil || was.Size != size {
-		if err := replace(filepath.Join(n.Dir, checkpointFile), now.Signed, 0o644); err != nil {
+		if err := durable.Replace(filepath.Join(n.Dir, checkpointFile), now.Signed, 0o644); err != nil {
 			return now, fault.New(fault.Unavailable, "the checkpoint cannot be remembered: %w", err).At(filepath.Join(n.Dir, checkpointFile))
 		}
 	}

@@ -2,12 +2,11 @@ package registry
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
 
@@ -38,33 +37,8 @@ func SetUser(path, name, line string) error {
 	if _, err := parseUsers([]byte(text)); err != nil {
 		return fault.Of(err).At(path)
 	}
-	if err := replaceFile(path, []byte(text)); err != nil {
+	if err := durable.Replace(path, []byte(text), 0o600); err != nil {
 		return fault.New(fault.Unavailable, "the file of users cannot be written: %w", err).At(path)
 	}
 	return nil
-}
-
-// replaceFile writes a file that its owner alone can read, durably and in one step.
-func replaceFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("rename: %w", err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

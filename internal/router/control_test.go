@@ -199,7 +199,8 @@ func TestOneRouterPerRunDirectory(t *testing.T) {
 func TestTablesThatCannotBeSavedAreRefused(t *testing.T) {
 	g := newRig(t)
 	g.apply(shop, web(1, g.addr, "", "/", named(t, "a")))
-	if err := os.Mkdir(statePath(g.dir)+".new", 0o700); err != nil { // where the next file would be written
+	err := errors.Join(os.Remove(statePath(g.dir)), os.MkdirAll(filepath.Join(statePath(g.dir), "full"), 0o700)) // nothing can take its place
+	if err != nil {
 		t.Fatal(err)
 	}
 	moved := freeAddr(t)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
@@ -47,34 +48,12 @@ func (r *router) persist(key rollout.Key, text []byte) error {
 		b.WriteByte('}')
 	}
 	b.WriteString("]}\n")
-	if err := replaceFile(statePath(r.runDir), b.Bytes()); err != nil {
+	if err := durable.Replace(statePath(r.runDir), b.Bytes(), 0o600); err != nil {
 		return fault.New(fault.Unavailable, "cannot save the routing tables: %w", err).At(statePath(r.runDir)).
 			Mend("make room or mend the directory, then try again; nothing was changed")
 	}
 	r.saved = texts
 	return nil
-}
-
-// replaceFile puts data in place of a file in one durable step: a crash leaves
-// either the old content or the new one (temp, fsync, rename, fsync directory).
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // restore puts the saved tables in force, without opening their addresses. A

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+
+	"github.com/ashlar-infra/ashlar/internal/durable"
 )
 
 // halfMade is what a file is called while it is written. There is one writer; what a crash
@@ -26,7 +28,7 @@ func create(path string, content []byte, mode os.FileMode) error {
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
 		err = os.Link(temp, path)
 	}
-	return errors.Join(err, os.Remove(temp), syncDir(dir))
+	return errors.Join(err, os.Remove(temp), durable.SyncDir(dir))
 }
 
 // makeDirs makes the directories from root down to dir, which nobody else may look into.
@@ -45,17 +47,9 @@ func makeDirs(root, dir string) error {
 		if err := os.Mkdir(missing[i], 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-		if err := syncDir(filepath.Dir(missing[i])); err != nil {
+		if err := durable.SyncDir(filepath.Dir(missing[i])); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -96,7 +97,7 @@ func (s *Store) Commit(v Version) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		_, err = os.Stat(filepath.Join(dir, v.file()))
 	}
-	if err = errors.Join(err, syncDir(dir)); err != nil {
+	if err = errors.Join(err, durable.SyncDir(dir)); err != nil {
 		return unwritable(dir, err)
 	}
 	return nil
@@ -107,7 +108,7 @@ func (s *Store) Drop(v Version) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir := s.place(v.Key, v.Name)
-	return errors.Join(os.Remove(filepath.Join(dir, v.pending())), syncDir(dir))
+	return errors.Join(os.Remove(filepath.Join(dir, v.pending())), durable.SyncDir(dir))
 }
 
 // Pending gives the versions that were sealed and neither committed nor dropped.
@@ -211,7 +212,7 @@ func (s *Store) Remove(v Version) error {
 	if err := os.Remove(filepath.Join(dir, v.file())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unwritable(dir, err)
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 func (s *Store) place(key rollout.Key, name string) string {

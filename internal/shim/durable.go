@@ -2,51 +2,26 @@ package shim
 
 import (
 	"encoding/json"
-	"errors"
+	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/ashlar-infra/ashlar/internal/durable"
 )
 
 // WriteJSON replaces the file at path by v's JSON in one step: a reader sees the old
 // or the new value, whoever is killed meanwhile. After a power cut it may be
 // neither; no instance is there then either.
-func WriteJSON(path string, v any) error { return replace(path, v, false) }
+func WriteJSON(path string, v any) error { return write(path, v, durable.Swap) }
 
-// WriteDurableJSON is WriteJSON that survives a power cut: fsync of the temporary
-// file, rename, fsync of the directory.
-func WriteDurableJSON(path string, v any) error { return replace(path, v, true) }
+// WriteDurableJSON is WriteJSON that survives a power cut.
+func WriteDurableJSON(path string, v any) error { return write(path, v, durable.Replace) }
 
-func replace(path string, v any, durable bool) error {
+func write(path string, v any, to func(string, []byte, fs.FileMode) error) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil && durable {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if !durable {
-		return nil
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return to(path, append(b, '\n'), 0o600)
 }
 
 // ReadJSON reads what was written so.

@@ -12,6 +12,7 @@ import (
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/engine"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 )
@@ -91,7 +92,7 @@ func (s *Store) create() (existing bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return false, errors.Join(f.Sync(), f.Close(), syncDir(filepath.Dir(s.path)))
+	return false, errors.Join(f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(s.path)))
 }
 
 // source is the driver's name of the database. The page size counts when the
@@ -162,13 +163,5 @@ func publish(partial, path string) error {
 	if err := os.Rename(partial, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
@@ -71,7 +72,7 @@ func (f *File) Chain() (*trust.Chain, error) {
 		return nil, err.At(f.path(Name)).Mend("put the newest trust root in place:  ashlar trust install FILE")
 	}
 	if seen == nil || seen.Versions() < chain.Versions() {
-		if err := replace(f.path(seenName), text); err != nil {
+		if err := durable.Replace(f.path(seenName), text, 0o644); err != nil {
 			return nil, fault.New(fault.Unavailable, "the trust root cannot be remembered: %w", err).At(f.path(seenName))
 		}
 	}
@@ -103,7 +104,11 @@ func (f *File) Install(text []byte, before func(*trust.Chain) error) (*trust.Cha
 	if err := before(chain); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(replace(f.path(seenName), text), replace(f.path(Name), text)); err != nil {
+	err = durable.Replace(f.path(seenName), text, 0o644) // first: what is in use is remembered
+	if err == nil {
+		err = durable.Replace(f.path(Name), text, 0o644)
+	}
+	if err != nil {
 		return nil, fault.New(fault.Unavailable, "the trust root cannot be installed: %w", err).At(f.path(Name))
 	}
 	f.chain, f.text = chain, bytes.Clone(text)
@@ -161,24 +166,4 @@ func read(path string) (_ []byte, err error) {
 		return nil, fault.New(fault.Unavailable, "the trust root cannot be read: %w", err)
 	}
 	return text, nil // one that is too large is refused as such
-}
-
-// replace gives a file new contents in one durable step.
-func replace(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

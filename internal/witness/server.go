@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
@@ -123,7 +124,7 @@ func (s *Server) cosign(p record.ConsistencyProof) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := replace(s.file(origin), p.Checkpoint); err != nil {
+	if err := durable.Replace(s.file(origin), p.Checkpoint, 0o644); err != nil {
 		return nil, err
 	}
 	_, lines, _ := strings.Cut(string(signed), "\n\n")
@@ -151,24 +152,4 @@ func (s *Server) known(log note.Verifier) (record.Checkpoint, error) {
 func (s *Server) file(origin string) string {
 	sum := sha256.Sum256([]byte(origin))
 	return filepath.Join(s.dir, "seen", hex.EncodeToString(sum[:])+".checkpoint")
-}
-
-// replace gives a file new contents in one durable step.
-func replace(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".seen-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
