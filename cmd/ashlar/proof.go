@@ -89,7 +89,7 @@ func (c collecting) component(comp release.Component) error {
 	if m, err := image.ParseManifest(raw); err == nil {
 		c.add(m.Config, image.ManifestLimit)
 		for _, l := range m.Layers {
-			c.add(l.Tree, maxTreeObject)
+			c.add(l.Tree, image.TreeLimit)
 		}
 	}
 	if _, ok := c.p.Settings[comp.Spec.Settings]; !ok {
@@ -101,15 +101,12 @@ func (c collecting) component(comp release.Component) error {
 		if l, err := ledger.Parse(c.add(comp.Ledger, ledger.MaxLedger)); err == nil {
 			for _, y := range l.Layers {
 				c.add(y.Chapter, ledger.MaxChapter)
-				c.add(y.Tree, maxTreeObject)
+				c.add(y.Tree, image.TreeLimit)
 			}
 		}
 	}
 	return c.statements(comp.Spec.Artifact)
 }
-
-// maxTreeObject bounds the tree of a layer, in bytes.
-const maxTreeObject = 512 << 20
 
 func (c collecting) statements(about digest.Digest) error {
 	if _, ok := c.p.Statements[about]; ok {

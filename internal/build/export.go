@@ -186,7 +186,7 @@ func (l loaded) write(ctx context.Context, out blobs) error {
 
 // layer writes one layer's tar, checked against the manifest.
 func (l loaded) layer(ctx context.Context, w io.Writer, layer image.Layer) error {
-	raw, err := l.objects.ReadAll(layer.Tree, treeLimit)
+	raw, err := l.objects.ReadAll(layer.Tree, image.TreeLimit)
 	if err != nil {
 		return err
 	}
@@ -204,9 +204,6 @@ func (l loaded) layer(ctx context.Context, w io.Writer, layer image.Layer) error
 	}
 	return nil
 }
-
-// treeLimit is the largest marshalled tree that is read, in bytes.
-const treeLimit = 256 << 20
 
 // root is index.json, which names the layout's top.
 func (l layout) root(tag string) ocispec.Index {

@@ -25,9 +25,6 @@ const chapterRef = "chapter"
 // treeFormat is raised when the same packages and rules would give another tree.
 const treeFormat = 1
 
-// maxTree bounds an encoded tree.
-const maxTree = 256 << 20
-
 // Made is a tree and its explanation.
 type Made struct {
 	Tree    image.Tree
@@ -109,7 +106,7 @@ func loadTree(store *object.Store, key string) (Made, bool, error) {
 	d, err := store.Ref(closureRef, key)
 	var b []byte
 	if err == nil {
-		b, err = store.ReadAll(d, maxTree)
+		b, err = store.ReadAll(d, image.TreeLimit)
 	}
 	var m Made
 	if err == nil {

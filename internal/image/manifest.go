@@ -22,6 +22,9 @@ const TreeAnnotation = "dev.ashlar.tree"
 // ManifestLimit is the largest manifest or configuration that is read, in bytes.
 const ManifestLimit = 4 << 20
 
+// TreeLimit is the largest encoded tree (Tree.Marshal) that is read, in bytes.
+const TreeLimit = 256 << 20
+
 // Layer is one layer of an artifact: an uncompressed tar that is named but never
 // stored, and the tree that it is written from.
 type Layer struct {

@@ -66,7 +66,7 @@ func Read(objects Objects, d digest.Digest) (*Book, error) {
 }
 
 func (y Layer) read(objects Objects) (t image.Tree, c Chapter, err error) {
-	raw, err := objects.ReadAll(y.Tree, maxTree)
+	raw, err := objects.ReadAll(y.Tree, image.TreeLimit)
 	if err != nil {
 		return t, c, err
 	}

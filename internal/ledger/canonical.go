@@ -17,7 +17,6 @@ import (
 const (
 	MaxLedger  = 1 << 20   // bytes of a ledger
 	MaxChapter = 256 << 20 // bytes of a chapter
-	maxTree    = 256 << 20 // bytes of an encoded tree
 	maxLayers  = 512
 	maxLines   = 2_000_000 // of a chapter
 	maxOrigins = 100_000   // of a chapter

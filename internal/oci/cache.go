@@ -67,10 +67,10 @@ func knownLayer(store *object.Store, blob digest.Digest) (l layer, diffID digest
 		return layer{}, "", false
 	}
 	var u unpacked
-	if b, err := store.ReadAll(d, treeLimit); err != nil || json.Unmarshal(b, &u) != nil || u.Format != layerFormat {
+	if b, err := store.ReadAll(d, image.TreeLimit); err != nil || json.Unmarshal(b, &u) != nil || u.Format != layerFormat {
 		return layer{}, "", false
 	}
-	b, err := store.ReadAll(u.Tree, treeLimit)
+	b, err := store.ReadAll(u.Tree, image.TreeLimit)
 	if err != nil {
 		return layer{}, "", false
 	}
@@ -85,9 +85,6 @@ func knownLayer(store *object.Store, blob digest.Digest) (l layer, diffID digest
 	})
 	return layer{t.Entries, u.Removed, u.Opaque, u.Links}, u.DiffID, true
 }
-
-// treeLimit is the largest encoded tree that is read, in bytes.
-const treeLimit = 256 << 20
 
 func onHand(store *object.Store, t image.Tree) bool {
 	var files []digest.Digest

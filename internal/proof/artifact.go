@@ -16,9 +16,6 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
-// maxTree bounds an encoded tree, in bytes.
-const maxTree = 512 << 20
-
 // component checks what the instances of a component are made of.
 func (w *work) component(c part) {
 	name := c.name(w)
@@ -116,7 +113,7 @@ func (w *work) tree(name string, m image.Manifest, c part) *image.Tree {
 }
 
 func (w *work) readTree(d digest.Digest) (image.Tree, error) {
-	raw, err := w.p.ReadAll(d, maxTree)
+	raw, err := w.p.ReadAll(d, image.TreeLimit)
 	if err != nil {
 		return image.Tree{}, err
 	}
@@ -231,7 +228,7 @@ func (w *work) statement(name, about string, d digest.Digest) *trust.Verified {
 	}
 	var bundles [][]byte
 	for _, b := range w.p.Statements[d] {
-		raw, err := w.p.ReadAll(b, 2*trust.MaxStatement)
+		raw, err := w.p.ReadAll(b, trust.MaxBundle)
 		if err != nil {
 			w.fail(name, about, "", "%v", err)
 			return nil

@@ -42,9 +42,6 @@ const (
 	keyAnnotation       = "dev.ashlar.key" // trust.KeyID, so that one need not read the bundle
 )
 
-// maxBundle bounds what is read of a bundle, in bytes.
-const maxBundle = 2 * trust.MaxStatement
-
 // Referrer is one manifest that refers to a subject.
 type Referrer struct {
 	Manifest      digest.Digest
@@ -227,7 +224,7 @@ func Bundles(store *object.Store, subject digest.Digest, predicateType string) (
 		if r.Bundle == "" || predicateType != "" && r.PredicateType != predicateType {
 			continue
 		}
-		if b, err := store.ReadAll(r.Bundle, maxBundle); err == nil {
+		if b, err := store.ReadAll(r.Bundle, trust.MaxBundle); err == nil {
 			out = append(out, b)
 		}
 	}

@@ -105,7 +105,7 @@ func TestAttached(t *testing.T) {
 		if err := json.Unmarshal(raw, &m); err != nil {
 			t.Fatal(err)
 		}
-		text, err := w.store.ReadAll(r.Bundle, maxBundle)
+		text, err := w.store.ReadAll(r.Bundle, trust.MaxBundle)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,9 +29,6 @@ func (noCatalog) Artifacts(context.Context) (map[string]map[string]digest.Digest
 	return nil, nil
 }
 
-// maxTree is the largest encoded tree of a layer that is read, bytes.
-const maxTree = 256 << 20
-
 // maxBuilt is how many manifests of built artifacts are remembered.
 const maxBuilt = 1024
 
@@ -85,7 +82,7 @@ func (b *built) blob(manifest, d digest.Digest) (blob, bool, error) {
 
 // LayerReader reads the tar of a layer that Ashlar built, from its tree and objects.
 func LayerReader(objects *object.Store, l image.Layer) (io.ReadSeekCloser, error) {
-	raw, err := objects.ReadAll(l.Tree, maxTree)
+	raw, err := objects.ReadAll(l.Tree, image.TreeLimit)
 	if err != nil {
 		return nil, err
 	}

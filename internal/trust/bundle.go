@@ -21,7 +21,8 @@ const (
 	BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	// PayloadType is the type of statements within envelopes.
 	PayloadType = "application/vnd.in-toto+json"
-	maxBundle   = 2 * MaxStatement
+	// MaxBundle is the largest bundle that is read, in bytes.
+	MaxBundle = 2 * MaxStatement
 )
 
 // Bundle is a signed statement with the proof that it is in a log: a Sigstore bundle
@@ -156,7 +157,7 @@ func checkpointOf(signed []byte) (record.Checkpoint, error) {
 // ParseBundle reads a bundle. It checks no signature.
 func ParseBundle(text []byte) (Bundle, error) {
 	var in bundleJSON
-	if err := strict(text, maxBundle, &in); err != nil {
+	if err := strict(text, MaxBundle, &in); err != nil {
 		return Bundle{}, fmt.Errorf("trust: the bundle is not readable: %w", err)
 	}
 	if in.MediaType != BundleType || in.Envelope.PayloadType != PayloadType || len(in.Envelope.Signatures) != 1 || len(in.VerificationMaterial.TlogEntries) > 1 {
