@@ -121,8 +121,8 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 	var logs logKeys
 	f.Var(&logs, "log", "public key of a log to cosign; ashlar log key prints it; may be given again")
 	listen := f.String("listen", "127.0.0.1:8442", "address; without TLS only of the loopback")
-	cert := f.String("tls-cert", "", "certificate chain, PEM")
-	key := f.String("tls-key", "", "its key, PEM")
+	cert := f.String("tls-certificate", "", "file with the certificate and its chain, PEM")
+	key := f.String("tls-key", "", "file with its key, PEM")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -147,11 +147,15 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 }
 
 func open(address, cert, key string) (net.Listener, error) {
+	if (cert == "") != (key == "") {
+		return nil, fault.New(fault.Invalid, "a certificate needs its key, and a key its certificate").
+			Mend("give both:  --tls-certificate FILE --tls-key FILE")
+	}
 	if cert == "" {
 		host, _, err := net.SplitHostPort(address)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 			return nil, fault.New(fault.Invalid, "%q is not an address of the loopback: without TLS the witness serves only there", address).
-				Mend("give it a certificate:  --tls-cert FILE --tls-key FILE")
+				Mend("give it a certificate:  --tls-certificate FILE --tls-key FILE")
 		}
 	}
 	l, err := net.Listen("tcp", address)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -55,7 +56,7 @@ func newJudges(s *store.Store, objects *object.Store, chain func() (*trust.Chain
 			}
 			return out, err
 		},
-		Bundle:   func(d digest.Digest) ([]byte, error) { return objects.ReadAll(d, 2*trust.MaxStatement) },
+		Bundle:   func(d digest.Digest) ([]byte, error) { return objects.ReadAll(d, trust.MaxBundle) },
 		Trust:    chain,
 		Database: j.databases.current,
 		Packages: packagesOf(objects),
@@ -83,6 +84,11 @@ func (j *judges) SetDatabase(ctx context.Context, actor, path string) (api.Datab
 	if err != nil {
 		return api.Database{}, err
 	}
+	unlock, err := j.databases.objects.Share(ctx) // until the reference is there, a collection would take it
+	if err != nil {
+		return api.Database{}, err
+	}
+	defer unlock()
 	if _, err := j.databases.objects.PutBytes(text); err != nil {
 		return api.Database{}, err
 	}
@@ -99,13 +105,18 @@ func readDatabase(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || !filepath.IsAbs(path):
-		return nil, fault.New(fault.NotFound, "there is no such file on the server's machine").At(path)
+		return nil, fault.New(fault.NotFound, "there is no such file on the server's machine").At(path).Mend("name a file there, by its absolute path")
 	case err != nil:
-		return nil, fault.New(fault.Unavailable, "the database cannot be read: %w", err)
+		return nil, fault.New(fault.Unavailable, "the database cannot be read: %w", err).At(path)
 	case !info.Mode().IsRegular() || info.Size() > osv.MaxSize:
-		return nil, fault.New(fault.Invalid, "the database is not a file of at most %d bytes", osv.MaxSize).At(path)
+		return nil, fault.New(fault.Invalid, "the database is not a file of at most %d bytes", osv.MaxSize).At(path).Mend("give the archive of one ecosystem, such as Debian's")
 	}
-	return os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the database cannot be read: %w", err).At(path)
+	}
+	defer f.Close()                                            //nolint:errcheck // it is only read
+	return io.ReadAll(io.LimitReader(f, int64(osv.MaxSize)+1)) // one that grew meanwhile is refused as too large
 }
 
 // databases keeps the database that is in use read.

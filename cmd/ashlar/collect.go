@@ -23,6 +23,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/referrer"
 	"github.com/ashlar-infra/ashlar/internal/registry"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 	"github.com/ashlar-infra/ashlar/internal/secret"
 	"github.com/ashlar-infra/ashlar/internal/store"
@@ -99,7 +100,7 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 	if q.DryRun {
 		return report, nil
 	}
-	if err := g.secrets.removeOld(ctx, actor, old); err != nil {
+	if err := g.secrets.remove(ctx, actor, "no kept release names it", old); err != nil {
 		return report, err
 	}
 	if k.gone, err = g.losing(k.gone, plan); err != nil {
@@ -255,7 +256,7 @@ func (g *garbage) environments(ctx context.Context, keep int) ([]gc.Environment,
 		}
 		e := gc.Environment{State: state, Keep: keep}
 		if keep == 0 {
-			if e.Keep, err = g.keepOf(ctx, key, state.Current != nil, func() digest.Digest { return state.Current.Release }); err != nil {
+			if e.Keep, err = g.keepOf(ctx, key, state.Current); err != nil {
 				return nil, err
 			}
 		}
@@ -266,11 +267,11 @@ func (g *garbage) environments(ctx context.Context, keep int) ([]gc.Environment,
 
 // keepOf is how many known-good releases the live release says that its
 // environment keeps.
-func (g *garbage) keepOf(ctx context.Context, key engine.Key, live bool, current func() digest.Digest) (int, error) {
-	if !live {
+func (g *garbage) keepOf(ctx context.Context, key engine.Key, live *rollout.Target) (int, error) {
+	if live == nil {
 		return defaultKeep, nil
 	}
-	stored, err := g.store.Release(ctx, current())
+	stored, err := g.store.Release(ctx, live.Release)
 	if err != nil {
 		return 0, err
 	}

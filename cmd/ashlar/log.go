@@ -79,7 +79,7 @@ func serveLog(ctx context.Context, l net.Listener, h http.Handler, log *slog.Log
 // renewLog ends a log and begins another, with an entry that says so.
 func renewLog(ctx context.Context, dir, reason string) (_ map[string]string, err error) {
 	if _, err := notary.PublicKey(dir); err != nil {
-		return nil, fault.New(fault.NotFound, "there is no log to renew: %w", err)
+		return nil, fault.New(fault.NotFound, "there is no log to renew: %w", err).Mend("a server makes one when it starts:  ashlar server")
 	}
 	unlock, err := store.Lock(ctx, dir)
 	if err != nil {

@@ -36,6 +36,11 @@ func exportInputs(ctx context.Context, q cli.ExportInputsRequest) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, objects.Close()) }()
+	unlock, err := objects.Share(ctx) // what is written out must not be collected meanwhile
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	dir, err := filepath.Abs(filepath.Dir(q.File))
 	if err != nil {
 		return err
@@ -241,7 +246,7 @@ func rebuildInputs(ctx context.Context, q cli.RebuildRequest) (out cli.Rebuilt, 
 	defer func() { err = errors.Join(err, removeAll(dir)) }()
 	f, err := os.Open(q.File)
 	if err != nil {
-		return out, fault.New(fault.NotFound, "the inputs cannot be read: %w", err)
+		return out, fault.New(fault.NotFound, "the inputs cannot be read: %w", err).Mend("write them where the release was built:  ashlar export RELEASE --to FILE")
 	}
 	defer f.Close() //nolint:errcheck // read only
 	hash := digest.SHA256.Digester()

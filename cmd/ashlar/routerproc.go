@@ -141,7 +141,7 @@ func (r *routerProcess) keep(ctx context.Context, pid int, restarted func()) {
 	for ctx.Err() == nil {
 		if err := awaitEnd(ctx, pid); err != nil {
 			r.log.Warn("cannot watch the router", "pid", pid, "err", err)
-			pauseFor(ctx, routerPause)
+			_ = pause(ctx, routerPause) // its end is looked at below
 		}
 		if ctx.Err() != nil {
 			return
@@ -150,7 +150,7 @@ func (r *routerProcess) keep(ctx context.Context, pid int, restarted func()) {
 		next, err := r.ensure(ctx)
 		if err != nil {
 			r.log.Error("the router is not running", "err", err)
-			pauseFor(ctx, routerPause)
+			_ = pause(ctx, routerPause) // its end is looked at above
 			continue
 		}
 		if pid = next; pid != before {
@@ -203,11 +203,4 @@ func awaitEnd(ctx context.Context, pid int) error {
 		}
 	}
 	return nil
-}
-
-func pauseFor(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

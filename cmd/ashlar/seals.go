@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -38,17 +42,18 @@ func (s seals) Find(prefix string) (digest.Digest, error) {
 		return "", fault.New(fault.Invalid, "%q does not name a sealed tree", prefix).
 			Mend("give its digest, 6 or more of its hexadecimal digits, or ENV/COMPONENT")
 	}
-	found, err := filepath.Glob(filepath.Join(s.objects.Path(), prefix[:2], prefix[2:]+"*"))
+	names, err := os.ReadDir(filepath.Join(s.objects.Path(), prefix[:2]))
+	found := slices.DeleteFunc(names, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), prefix[2:]) })
 	switch {
-	case err != nil:
-		return "", fault.New(fault.Internal, "look for %s: %w", prefix, err)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", fault.New(fault.Unavailable, "look for %s: %w", prefix, err)
 	case len(found) == 0:
 		return "", fault.New(fault.NotFound, "nothing stored has a digest that begins with %s", prefix).
 			Mend("build it:  ashlar build  shows the seals")
 	case len(found) > 1:
 		return "", fault.New(fault.Invalid, "%s is the beginning of %d digests", prefix, len(found)).Mend("give more digits")
 	}
-	return digest.NewDigestFromEncoded(digest.SHA256, prefix[:2]+filepath.Base(found[0])), nil
+	return digest.NewDigestFromEncoded(digest.SHA256, prefix[:2]+found[0].Name()), nil
 }
 
 // Tree reads a sealed tree.
@@ -118,15 +123,12 @@ func (s seals) trees(layers []image.Layer) ([]image.Tree, error) {
 }
 
 func (s seals) layer(l image.Layer) (image.Tree, error) {
-	text, err := s.objects.ReadAll(l.Tree, maxLayerTree)
+	text, err := s.objects.ReadAll(l.Tree, image.TreeLimit)
 	if err != nil {
 		return image.Tree{}, err
 	}
 	return image.UnmarshalTree(text)
 }
-
-// maxLayerTree bounds the encoded tree of a layer, in bytes.
-const maxLayerTree = 256 << 20
 
 // Verify re-hashes a sealed tree.
 func (s seals) Verify(ctx context.Context, d digest.Digest) (cli.SealReport, error) {

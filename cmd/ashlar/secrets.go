@@ -44,7 +44,7 @@ func openSecrets(ctx context.Context, dir, identity string, record *store.Store)
 }
 
 // Set seals the value, records the version and lets it be seen, in this order: a crash
-// leaves either nothing or what Recover finishes.
+// leaves either nothing or what recover finishes.
 func (s *secrets) Set(ctx context.Context, actor string, q api.SetSecret) (api.Secret, error) {
 	if err := s.fits(ctx, q); err != nil {
 		return api.Secret{}, err
@@ -53,7 +53,7 @@ func (s *secrets) Set(ctx context.Context, actor string, q api.SetSecret) (api.S
 	if err != nil {
 		return api.Secret{}, err
 	}
-	ctx = context.WithoutCancel(ctx) // half of it would be what Recover is for
+	ctx = context.WithoutCancel(ctx) // half of it would be what recover is for
 	if err := s.record.Append(ctx, []record.Entry{secretEntry(secretSet, actor, v)}); err != nil {
 		return api.Secret{}, errors.Join(err, s.values.Drop(v))
 	}
@@ -163,12 +163,12 @@ func (s *secrets) old(k kept) ([]secret.Version, error) {
 	return out, err
 }
 
-// removeOld removes versions for good, each after its entry.
-func (s *secrets) removeOld(ctx context.Context, actor string, versions []secret.Version) error {
-	ctx = context.WithoutCancel(ctx)
+// remove removes versions for good, each after its entry.
+func (s *secrets) remove(ctx context.Context, actor, reason string, versions []secret.Version) error {
+	ctx = context.WithoutCancel(ctx) // half of it would be hard to tell
 	for _, v := range versions {
 		e := secretEntry("secret.removed", actor, v)
-		e.Reason = "no kept release names it"
+		e.Reason = reason
 		if err := s.record.Append(ctx, []record.Entry{e}); err != nil {
 			return err
 		}
@@ -245,16 +245,7 @@ func (s *secrets) Remove(ctx context.Context, actor string, q api.RemoveSecret) 
 	if len(going) == 0 {
 		return nil, fault.New(fault.NotFound, "%s has no such version of secret %q", key, q.Name).Mend("list them:  ashlar secret ls %s", q.Env)
 	}
-	ctx = context.WithoutCancel(ctx)
-	for _, v := range going {
-		if err := s.record.Append(ctx, []record.Entry{secretEntry("secret.removed", actor, v)}); err != nil {
-			return nil, err
-		}
-		if err := s.values.Remove(v); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return out, s.remove(ctx, actor, "", going)
 }
 
 func needed(q api.RemoveSecret, one api.Secret) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,24 +91,35 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if err := os.MkdirAll(s.runDir, 0o755); err != nil {
 		return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(s.runDir).Mend("run as root, or choose another with --dir")
 	}
+	var opened []func() error // the last first
+	defer func() {
+		if err != nil {
+			for _, close := range slices.Backward(opened) {
+				err = errors.Join(err, close())
+			}
+		}
+	}()
 	if s.objects, err = object.Open(s.dir); err != nil {
 		return nil, err
 	}
+	opened = append(opened, s.objects.Close)
 	if s.store, err = store.Open(ctx, filepath.Join(s.dir, "ashlar.db")); err != nil {
-		return nil, errors.Join(err, s.objects.Close())
+		return nil, err
 	}
+	opened = append(opened, s.store.Close)
 	if s.notary, err = openNotary(ctx, q, host, s.store, log); err != nil {
-		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
+		return nil, err
 	}
 	if s.secrets, err = openSecrets(ctx, s.dir, q.SecretIdentity, s.store); err != nil {
-		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
+		return nil, err
 	}
-	if err := s.openPlatform(ctx, q); err != nil {
-		return nil, errors.Join(err, s.store.Close(), s.objects.Close())
+	if err = s.openPlatform(ctx, q); err != nil {
+		return nil, err
 	}
+	opened = append(opened, func() error { return s.closePlatform(ctx) })
 	s.router = &routerProcess{runDir: s.runDir, logFile: filepath.Join(s.dir, "logs", "router.log"), client: router.Dial(s.runDir), version: version, acme: filepath.Join(s.dir, "acme"), metrics: q.RouterMetrics, log: log, started: s.routerStarted}
 	if s.routerPID, err = s.router.ensure(ctx); err != nil {
-		return nil, errors.Join(err, s.closePlatform(ctx), s.store.Close(), s.objects.Close())
+		return nil, err
 	}
 	s.have = newArtifacts(s.objects, s.secrets.holds)
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, secrets: s.secrets, log: log}

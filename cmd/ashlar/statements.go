@@ -54,12 +54,17 @@ func attached(dir string, about digest.Digest) (_ []cli.AttachedStatement, err e
 }
 
 // attach keeps statements beside what they are about.
-func attach(dir string, all []cli.AttachStatement) (err error) {
+func attach(ctx context.Context, dir string, all []cli.AttachStatement) (err error) {
 	objects, err := object.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, objects.Close()) }()
+	unlock, err := objects.Share(ctx) // until the references are there, a collection would take what they lead to
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var statements []referrer.Statement
 	for _, s := range all {
 		if s.Document != nil {

@@ -34,7 +34,7 @@ func (p *program) approveCommand() *cobra.Command {
 			"of the keys, unless --key names another; the trust root has to know it as an approver's.\n\n" +
 			"With --break-glass it says that the release may go there in spite of the policy, which needs as many approvers\n" +
 			"as the policy asks for, and counts for a day unless --valid says otherwise. It is no approval otherwise.",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error { return p.approve(cmd.Context(), args[0], a) },
 	}
 	cmd.Flags().StringVar(&a.env, "env", "", "environment that the release may go to")
@@ -42,9 +42,7 @@ func (p *program) approveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&a.reason, "reason", "", "why, for the record")
 	cmd.Flags().DurationVar(&a.valid, "valid", 0, "how long it counts, such as 48h; 0: for ever, with --break-glass a day")
 	cmd.Flags().BoolVar(&a.breakGlass, "break-glass", false, "in spite of the policy; with a reason")
-	if err := cmd.RegisterFlagCompletionFunc("env", p.completeEnvs); err != nil {
-		panic(err)
-	}
+	completes(cmd, "env", whatever(p.completeEnvs))
 	return cmd
 }
 
@@ -74,7 +72,7 @@ func (p *program) approve(ctx context.Context, ref string, a approving) error {
 	if err != nil {
 		return err
 	}
-	app, err := p.environmentOf(ctx, c, a.env)
+	app, err := p.applicationOf(ctx, c, a.env)
 	if err != nil {
 		return err
 	}
@@ -83,7 +81,7 @@ func (p *program) approve(ctx context.Context, ref string, a approving) error {
 		return err
 	}
 	if _, ok := rel.Release.Environments[a.env]; !ok {
-		return fault.New(fault.NotFound, "release %d has no environment %q", rel.Number, a.env).Detail("known: " + strings.Join(slices.Sorted(maps.Keys(rel.Release.Environments)), ", "))
+		return fault.New(fault.NotFound, "release %d has no environment %q", rel.Number, a.env).Detail("known: " + strings.Join(slices.Sorted(maps.Keys(rel.Release.Environments)), ", ")).Mend("name one of them:  --env ENV")
 	}
 	said := policy.ApprovalPredicate{Environment: a.env, Reason: a.reason, BreakGlass: a.breakGlass}
 	if a.valid > 0 {
@@ -148,7 +146,7 @@ func (p *program) sayOf(ctx context.Context, kind, app string, rel api.ReleaseRe
 	}
 	key, err := trust.NewPublicKey(signer.Public())
 	if err != nil {
-		return signed{}, fault.New(fault.Invalid, "the key cannot be used: %w", err)
+		return signed{}, fault.New(fault.Invalid, "the key cannot be used: %w", err).Mend("make one:  ashlar key new NAME")
 	}
 	b, err := trust.Sign(statement, signer, rand.Reader)
 	if err != nil {
@@ -162,5 +160,5 @@ func (p *program) sayOf(ctx context.Context, kind, app string, rel api.ReleaseRe
 	if err != nil {
 		return signed{}, err
 	}
-	return one[0], p.parts.Statements.Attach(dir, []AttachStatement{{About: rel.Digest, Bundle: text, Document: document}})
+	return one[0], p.parts.Statements.Attach(ctx, dir, []AttachStatement{{About: rel.Digest, Bundle: text, Document: document}})
 }

@@ -25,7 +25,7 @@ type StatementParts struct {
 	// Attached lists the statements about an artifact.
 	Attached func(dir string, about digest.Digest) ([]AttachedStatement, error)
 	// Attach keeps bundles beside what they are about, durably.
-	Attach func(dir string, all []AttachStatement) error
+	Attach func(ctx context.Context, dir string, all []AttachStatement) error
 }
 
 // AttachedStatement is a statement that is there, as its referrer describes it.
@@ -199,7 +199,7 @@ func (p *program) signComponent(ctx context.Context, dir, app string, c BuiltCom
 		}
 		key, err := trust.NewPublicKey(signer.Public())
 		if err != nil {
-			return nil, fault.New(fault.Invalid, "the key of the role %s cannot be used: %w", s.role, err)
+			return nil, fault.New(fault.Invalid, "the key of the role %s cannot be used: %w", s.role, err).Mend("make one:  ashlar key new NAME")
 		}
 		missing := notSaid(have, s.kinds, key.ID())
 		if len(missing) == 0 {
@@ -255,7 +255,7 @@ func (p *program) keep(ctx context.Context, dir string, made []signed) error {
 		}
 		all = append(all, AttachStatement{About: m.about, Bundle: text})
 	}
-	return p.parts.Statements.Attach(dir, all)
+	return p.parts.Statements.Attach(ctx, dir, all)
 }
 
 // logSigned has the server record statements and puts the proofs into their bundles.
