@@ -175,7 +175,7 @@ func (s *Server) history(ctx context.Context, r request) (History, error) {
 	if app == "" {
 		return History{}, missing("app")
 	}
-	stored, err := s.Engine.Releases(ctx, app)
+	stored, err := s.Store.Releases(ctx, app)
 	if err != nil {
 		return History{}, err
 	}

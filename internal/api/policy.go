@@ -186,7 +186,7 @@ func (s *Server) asked(ctx context.Context, app, ref string) (engine.Stored, err
 	if ref != "" {
 		return s.Engine.FindRelease(ctx, app, ref)
 	}
-	all, err := s.Engine.Releases(ctx, app)
+	all, err := s.Store.Releases(ctx, app)
 	if err != nil {
 		return engine.Stored{}, err
 	}

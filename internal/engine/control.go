@@ -66,7 +66,7 @@ func (e *Engine) changeLocked(ctx context.Context, now time.Time, actor string, 
 		return fmt.Errorf("read the state of %s: %w", key, err)
 	}
 	if state.App == "" {
-		return fault.New(fault.NotFound, "nothing was ever deployed to %s", key).Mend("deploy to it: ashlar deploy %s", key.Env)
+		return fault.New(fault.NotFound, "nothing was ever deployed to %s", key).Mend("deploy to it:  ashlar deploy %s", key.Env)
 	}
 	next, events, err := f(state)
 	if err != nil || len(events) == 0 {
@@ -90,12 +90,12 @@ func (e *Engine) retry(ctx context.Context, now time.Time, actor string, key Key
 	switch {
 	case state.Rollout != nil:
 		return rollout.Rollout{}, fault.New(fault.Conflict, "rollout %d is in flight: there is nothing to retry yet", state.Rollout.Number).
-			Mend("look at it: ashlar rollout status %s", key.Env)
+			Mend("look at it:  ashlar rollout status %s", key.Env)
 	case last == nil:
-		return rollout.Rollout{}, fault.New(fault.NotFound, "no rollout has ended in %s", key).Mend("deploy to it: ashlar deploy %s", key.Env)
+		return rollout.Rollout{}, fault.New(fault.NotFound, "no rollout has ended in %s", key).Mend("deploy to it:  ashlar deploy %s", key.Env)
 	case last.Outcome == rollout.Live:
 		return rollout.Rollout{}, fault.New(fault.Conflict, "rollout %d ended live: there is nothing to retry", last.Number).
-			Mend("look at it: ashlar status %s", key.Env)
+			Mend("look at it:  ashlar status %s", key.Env)
 	}
 	if _, err := e.Lift(ctx, now, actor, key.App, last.Release, reason); err != nil {
 		return rollout.Rollout{}, err
@@ -174,7 +174,7 @@ func (e *Engine) inQuarantine(ctx context.Context, key Key, state rollout.State,
 		return nil
 	}
 	return fault.New(fault.Refused, "release %d failed in %s and is in quarantine: %s", rel.Number, strings.Join(in, ", "), why.Why).
-		At(key.String()).Mend(`mend it and deploy the new release, or say why it will work now: ashlar quarantine lift %d --reason "..."`, rel.Number)
+		At(key.String()).Mend(`mend it and deploy the new release, or say why it will work now:  ashlar quarantine lift %d --reason "..."`, rel.Number)
 }
 
 // Why says what an environment waits for: since when, what would end it, and which

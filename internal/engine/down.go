@@ -22,7 +22,7 @@ func (e *Engine) Down(ctx context.Context, now time.Time, actor string, key Key,
 		return Begun{}, fmt.Errorf("read the state of %s: %w", key, err)
 	}
 	if state.Rollout == nil && (state.Current == nil || len(state.Current.Components) == 0) {
-		return Begun{}, fault.New(fault.NotFound, "nothing is running in %s", key)
+		return Begun{}, fault.New(fault.NotFound, "nothing is running in %s", key).Mend("see what there is:  ashlar status")
 	}
 	q := rollout.Request{Kind: rollout.KindDown, Actor: actor, Reason: reason}
 	if c := state.Current; c != nil {

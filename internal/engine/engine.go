@@ -248,7 +248,7 @@ func (e *Engine) spec(ctx context.Context, key Key, m *memory, in rollout.Instan
 func (e *Engine) release(ctx context.Context, d digest.Digest) (Stored, release.Release, error) {
 	stored, err := e.Store.Release(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
-		return stored, release.Release{}, fault.New(fault.NotFound, "release %s is not known", d).Mend("list the releases: ashlar history")
+		return stored, release.Release{}, fault.New(fault.NotFound, "release %s is not known", d).Mend("list the releases:  ashlar history")
 	}
 	if err != nil {
 		return stored, release.Release{}, fmt.Errorf("read release %s: %w", d, err)
@@ -283,7 +283,7 @@ func (e *Engine) platform(s rollout.State) (Platform, error) {
 	}
 	p := e.Platforms[s.Platform]
 	if p == nil {
-		return nil, fault.New(fault.Invalid, "platform %q is not known to this server", s.Platform)
+		return nil, fault.New(fault.Invalid, "platform %q is not known to this server", s.Platform).Mend("write  platform: local")
 	}
 	return p, nil
 }

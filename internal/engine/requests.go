@@ -84,7 +84,7 @@ func (e *Engine) Rollback(ctx context.Context, now time.Time, actor string, key 
 		q := request(rollout.KindRollback, actor, o)
 		q.Supersede = true
 		if s.Current == nil && len(s.KnownGood) == 0 {
-			return "", q, fault.New(fault.NotFound, "nothing was ever live in %s", key).Mend("deploy a release first: ashlar deploy %s", key.Env)
+			return "", q, fault.New(fault.NotFound, "nothing was ever live in %s", key).Mend("deploy a release first:  ashlar deploy %s", key.Env)
 		}
 		if want != "" {
 			return want, q, nil
@@ -92,7 +92,7 @@ func (e *Engine) Rollback(ctx context.Context, now time.Time, actor string, key 
 		to := s.RollbackTo()
 		if to == "" {
 			return "", q, fault.New(fault.NotFound, "%s has no known-good release before the current one", key).
-				Mend("name a release: ashlar rollback %s RELEASE; ashlar history lists them", key.Env)
+				Mend("name a release:  ashlar rollback %s RELEASE; ashlar history lists them", key.Env)
 		}
 		return to, q, nil
 	})
@@ -145,7 +145,7 @@ func (e *Engine) FindRelease(ctx context.Context, app, ref string) (Stored, erro
 	case 1:
 		return found[0], nil
 	case 0:
-		return Stored{}, fault.New(fault.NotFound, "application %s has no release %q", app, ref).Mend("list the releases: ashlar history")
+		return Stored{}, fault.New(fault.NotFound, "application %s has no release %q", app, ref).Mend("list the releases:  ashlar history")
 	default:
 		return Stored{}, fault.New(fault.Invalid, "%q is the beginning of %d releases' digests", ref, len(found)).Mend("give more digits, or the number")
 	}
@@ -174,7 +174,7 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 		return Begun{}, err
 	}
 	if e.Platforms[q.To.Platform] == nil {
-		return Begun{}, fault.New(fault.Invalid, "platform %q is not known to this server", q.To.Platform).Mend("write platform: local")
+		return Begun{}, fault.New(fault.Invalid, "platform %q is not known to this server", q.To.Platform).Mend("write  platform: local")
 	}
 	if q.Force && strings.TrimSpace(q.Reason) == "" {
 		return Begun{}, fault.New(fault.Invalid, "who forces a rollout says why").Mend(`add --reason "..."`)
@@ -185,7 +185,7 @@ func (e *Engine) begin(ctx context.Context, now time.Time, key Key, ask func(rol
 	if q.Hold, err = thaw(now, key, q); err != nil {
 		return Begun{}, err
 	}
-	if err := e.onHand(ctx, state, rel, key.Env); err != nil {
+	if err := e.onHand(ctx, rel, key.Env); err != nil {
 		return Begun{}, err
 	}
 	if err := e.admit(ctx, now, key, &q); err != nil {
@@ -217,7 +217,7 @@ func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, 
 }
 
 // onHand checks that every byte of the release is there.
-func (e *Engine) onHand(ctx context.Context, state rollout.State, rel release.Release, env string) error {
+func (e *Engine) onHand(ctx context.Context, rel release.Release, env string) error {
 	for name, c := range rel.Environments[env].Components {
 		if err := e.Artifacts.Check(ctx, c.Spec); err != nil {
 			return fmt.Errorf("component %s of the release is not on hand: %w", name, err)
@@ -243,7 +243,7 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		return Status{}, err
 	}
 	if state.App == "" {
-		return Status{}, fault.New(fault.NotFound, "nothing was ever deployed to %s", key).Mend("deploy to it: ashlar deploy %s", key.Env)
+		return Status{}, fault.New(fault.NotFound, "nothing was ever deployed to %s", key).Mend("deploy to it:  ashlar deploy %s", key.Env)
 	}
 	status := Status{State: state}
 	platform, err := e.platform(state)
@@ -269,11 +269,6 @@ func (e *Engine) Status(ctx context.Context, now time.Time, key Key) (Status, er
 		status.Problems = append(status.Problems, "the last step could not be taken and is tried again: "+trouble)
 	}
 	return status, nil
-}
-
-// Releases lists an application's releases with their documents parsed.
-func (e *Engine) Releases(ctx context.Context, app string) ([]Stored, error) {
-	return e.Store.Releases(ctx, app)
 }
 
 // Current gives the release that is live in an environment; nil if none is.

@@ -33,11 +33,11 @@ func Control(now time.Time, s State, actor string, c Command) (State, []Event, e
 	r := d.s.Rollout
 	switch {
 	case actor == "":
-		return s, nil, fault.New(fault.Invalid, "nobody asks for %s: a command has an actor", c.Verb).Mend("say who you are: --as NAME")
+		return s, nil, fault.New(fault.Invalid, "nobody asks for %s: a command has an actor", c.Verb)
 	case !slices.Contains([]string{VerbPause, VerbResume, VerbApprove, VerbAbort}, c.Verb):
-		return s, nil, fault.New(fault.Invalid, "command %q is not known", c.Verb).Mend("known: pause, resume, approve, abort, retry")
+		return s, nil, fault.New(fault.Invalid, "command %q is not known", c.Verb).Detail("known: pause, resume, approve, abort, retry").Mend("say one of them")
 	case r == nil:
-		return s, nil, fault.New(fault.Conflict, "no rollout is in flight in %s/%s", s.App, s.Env).Mend("look what there was: ashlar history %s", s.Env)
+		return s, nil, fault.New(fault.Conflict, "no rollout is in flight in %s/%s", s.App, s.Env).Mend("look what there was:  ashlar history %s", s.Env)
 	}
 	said := &Said{By: actor, At: now, Reason: c.Reason}
 	if err := d.obey(r, c.Verb, said); err != nil {
@@ -49,7 +49,7 @@ func Control(now time.Time, s State, actor string, c Command) (State, []Event, e
 func (d *decider) obey(r *Rollout, verb string, said *Said) error {
 	no := func(format string, args ...any) error {
 		what := fmt.Sprintf("rollout %d (release %d) ", r.Number, r.To.Number) + fmt.Sprintf(format, args...)
-		return fault.New(fault.Conflict, "%s", what).At(d.s.App+"/"+d.s.Env).Mend("look at it: ashlar rollout status %s", d.s.Env)
+		return fault.New(fault.Conflict, "%s", what).At(d.s.App+"/"+d.s.Env).Mend("look at it:  ashlar rollout status %s", d.s.Env)
 	}
 	over := r.Step == Reverting || r.Step == Retiring
 	switch {
@@ -125,11 +125,11 @@ func Withdraw(s State, actor string, release digest.Digest, reason string) (Stat
 		}
 	}
 	no := func(format string, args ...any) (State, Queued, []Event, error) {
-		return s, Queued{}, nil, fault.New(fault.Conflict, format, args...).At(s.App+"/"+s.Env).Mend("look at what waits: ashlar rollout status %s", s.Env)
+		return s, Queued{}, nil, fault.New(fault.Conflict, format, args...).At(s.App+"/"+s.Env).Mend("look at what waits:  ashlar rollout status %s", s.Env)
 	}
 	switch {
 	case actor == "":
-		return s, Queued{}, nil, fault.New(fault.Invalid, "nobody withdraws a rollout: who does has a name").Mend("say who you are: --as NAME")
+		return s, Queued{}, nil, fault.New(fault.Invalid, "nobody withdraws a rollout: who does has a name")
 	case len(s.Queue) == 0:
 		return no("nothing waits in %s", s.Env)
 	case at < 0:

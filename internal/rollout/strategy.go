@@ -96,7 +96,8 @@ func check(s State, q Request) error {
 		bad = checkCanary(st)
 	case Recreate:
 	default:
-		return fault.New(fault.Invalid, "strategy %q is not known", st.Kind).At(where).Mend("known: blue-green, rolling, canary, recreate")
+		return fault.New(fault.Invalid, "strategy %q is not known", st.Kind).At(where).
+			Detail("known: blue-green, rolling, canary, recreate").Mend("write  strategy: blue-green")
 	}
 	if bad != "" {
 		return fault.New(fault.Invalid, "strategy %s: %s", st.Kind, bad).At(where).Mend("change strategy: in ashlar.yaml")
@@ -108,7 +109,7 @@ func check(s State, q Request) error {
 		if old := s.Current.find(c.Name, c.Spec); old != nil && cmp.Or(old.Kind, KindService) != cmp.Or(c.Kind, KindService) {
 			// Releases of older versions do not have the kind in the spec.
 			return fault.New(fault.Invalid, "component %s becomes a %s and nothing else of it changes", c.Name, cmp.Or(c.Kind, KindService)).
-				At(where).Mend("build the release anew: ashlar deploy %s", s.Env)
+				At(where).Mend("build the release anew:  ashlar deploy %s", s.Env)
 		}
 		if bad := checkComponent(c, st); bad != "" {
 			return fault.New(fault.Invalid, "component %s: %s", c.Name, bad).At(where).Mend("change %s: under components: in ashlar.yaml", c.Name)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -20,8 +21,12 @@ func Look(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path}
-	if info, err := os.Stat(path); err != nil || info.Size() == 0 { // an empty one is about to be made
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0: // an empty one is about to be made
 		return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
+	case err != nil:
+		return nil, s.explain("open", err)
 	}
 	if s.reader, err = openDatabase(s.source("mode=rw&_query_only=1")); err != nil {
 		return nil, s.explain("open", err)

@@ -84,7 +84,7 @@ func (s *Store) policy(ctx context.Context, query string, args ...any) ([]byte, 
 	}
 	if got := digest.FromBytes(document); got != d {
 		return nil, fault.New(fault.Refused, "the policy %s is damaged in the database: its document has the digest %s", d, got).
-			Mend("verify the record: ashlar log verify; set the policy again: ashlar policy set ENV FILE")
+			Mend("verify the record:  ashlar log verify; set the policy again:  ashlar policy set ENV FILE")
 	}
 	return document, nil
 }

@@ -135,7 +135,7 @@ func scanRelease(row interface{ Scan(...any) error }) (engine.Stored, error) {
 	}
 	if got := digest.FromBytes(doc); got != rel.Digest {
 		return engine.Stored{}, fault.New(fault.Refused, "release %s is damaged in the database: its document has the digest %s", rel.Digest, got).
-			Mend("verify the record: ashlar log verify; restore the last backup")
+			Mend("verify the record:  ashlar log verify; restore the last backup")
 	}
 	rel.Doc = doc
 	rel.Created, err = time.Parse(time.RFC3339Nano, created)
@@ -143,5 +143,5 @@ func scanRelease(row interface{ Scan(...any) error }) (engine.Stored, error) {
 }
 
 func unknownRelease(d digest.Digest) error {
-	return fault.New(fault.NotFound, "there is no release %s: %w", d, fs.ErrNotExist).Mend("list the releases: ashlar history")
+	return fault.New(fault.NotFound, "there is no release %s: %w", d, fs.ErrNotExist).Mend("list the releases:  ashlar history")
 }
