@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ const artifactHelp = "Without ENV the component is built, as  ashlar build  does
 func (f *artifactFlags) add(p *program, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.release, "release", "", "number or digest of the release, instead of the live one")
 	cmd.ValidArgsFunction = p.completeArtifacts
+	completes(cmd, "release", whatever(p.completeRelease))
 }
 
 // subject is the artifact that a command is about, with its release.
@@ -62,7 +64,7 @@ func (p *program) artifact(ctx context.Context, arg string, flags artifactFlags)
 	if !ok {
 		s.close()
 		return subject{}, fault.New(fault.NotFound, "there is no component %q", component).
-			Detail("known: " + strings.Join(sortedKeys(s.settings), ", ")).Mend("name one of them, as COMPONENT or ENV/COMPONENT")
+			Detail("known: " + strings.Join(slices.Sorted(maps.Keys(s.settings)), ", ")).Mend("name one of them, as COMPONENT or ENV/COMPONENT")
 	}
 	if c.Ledger == "" {
 		s.close()
@@ -105,7 +107,7 @@ func (p *program) storedArtifact(ctx context.Context, env, ref string) (subject,
 	e, ok := r.Release.Environments[env]
 	if !ok {
 		return subject{}, fault.New(fault.NotFound, "release %d of %s knows no environment %q", r.Number, app, env).
-			Detail("known: " + strings.Join(sortedKeys(r.Release.Environments), ", "))
+			Detail("known: " + strings.Join(slices.Sorted(maps.Keys(r.Release.Environments)), ", ")).Mend("name one of them, as ENV/COMPONENT")
 	}
 	return subject{env: env, number: r.Number, release: r.Release, settings: e.Components, close: func() {}}, nil
 }
@@ -133,40 +135,13 @@ func (p *program) builtArtifact(ctx context.Context, flags artifactFlags) (subje
 	return s, nil
 }
 
-// completeArtifacts offers components, and those of environments.
-func (p *program) completeArtifacts(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	o, ok := p.outline()
-	if !ok {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names := keys(o.Components)
-	for _, env := range p.knownEnvs(cmd.Context()) {
-		for _, c := range keys(o.Components) {
-			names = append(names, env+"/"+c)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // sharing are the other places in the release that hold the same bytes.
 func (s subject) sharing(e image.Entry) ([]sharedPlace, error) {
 	if e.Type != image.File || e.Size == 0 {
 		return nil, nil
 	}
 	var out []sharedPlace
-	for _, name := range sortedKeys(s.settings) {
+	for _, name := range slices.Sorted(maps.Keys(s.settings)) {
 		if s.settings[name].Ledger == "" {
 			continue
 		}

@@ -25,8 +25,11 @@ func (p *program) confirm(ctx context.Context, q question, text string) error {
 	if q.yes {
 		return nil
 	}
+	if p.json() {
+		return fault.New(fault.Refused, "nobody is asked with --output json").Mend("agree beforehand:  --yes")
+	}
 	in, ok := p.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) || p.json() {
+	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return fault.New(fault.Refused, "nobody is there to agree: this is not a terminal").Mend("agree beforehand:  --yes")
 	}
 	p.err.text(text + " [y/N] ")

@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/definition"
-	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
@@ -70,20 +70,21 @@ func (p *program) buildCommand() *cobra.Command {
 			if check {
 				return p.reproduce(cmd.Context(), def, built, flags)
 			}
+			out := builtView{App: def.App, Components: built.Components, Seconds: built.Took.Seconds()}
+			if out.Release, err = built.Release.Digest(); err != nil {
+				return err
+			}
 			if sign {
-				if _, err := p.sign(cmd.Context(), def.App, built, ring); err != nil {
+				made, err := p.sign(cmd.Context(), def.App, built, ring)
+				if err != nil {
 					return err
 				}
+				out.Signed = &made
 			}
-			exports, err := p.export(cmd.Context(), def.App, built, export)
-			if err != nil {
+			if out.Exports, err = p.export(cmd.Context(), def.App, built, export); err != nil {
 				return err
 			}
-			d, err := built.Release.Digest()
-			if err != nil {
-				return err
-			}
-			p.showBuilt(def.App, built, d, exports)
+			p.showBuilt(out)
 			return nil
 		},
 	}
@@ -191,14 +192,22 @@ func (p *program) export(ctx context.Context, app string, built Built, to string
 	return written, nil
 }
 
-func (p *program) showBuilt(app string, built Built, d digest.Digest, exports map[string]string) {
+// builtView is what `ashlar build` answers.
+type builtView struct {
+	App        string            `json:"app"`
+	Release    digest.Digest     `json:"release"`
+	Components []BuiltComponent  `json:"components"`
+	Seconds    float64           `json:"seconds"`
+	Exports    map[string]string `json:"exports"`          // by component: where it was written to
+	Signed     *signedReport     `json:"signed,omitempty"` // with --sign
+}
+
+func (p *program) showBuilt(out builtView) {
 	if p.json() {
-		p.out.json(map[string]any{
-			"app": app, "release": d, "components": built.Components, "seconds": built.Took.Seconds(), "exports": exports,
-		})
+		p.out.json(out)
 		return
 	}
-	for _, c := range built.Components {
+	for _, c := range out.Components {
 		how := "built"
 		if c.Reused {
 			how = "unchanged"
@@ -207,11 +216,14 @@ func (p *program) showBuilt(app string, built Built, d digest.Digest, exports ma
 		if c.Index != "" {
 			p.out.linef("%s  index %s of all platforms", c.Name, short(c.Index))
 		}
-		if to := exports[c.Name]; to != "" {
+		if to := out.Exports[c.Name]; to != "" {
 			p.out.linef("%s  written to %s", c.Name, to)
 		}
 	}
-	p.out.linef("release %s of %s, in %s", short(d), app, seconds(built.Took))
+	if s := out.Signed; s != nil {
+		p.out.linef("%s, signed and recorded: %s new", count(s.Artifacts, "artifact"), count(s.Statements, "statement"))
+	}
+	p.out.linef("release %s of %s, in %s", short(out.Release), out.App, seconds(time.Duration(out.Seconds*1e9)))
 }
 
 // tellAhead is needServer of one who will deploy: the server gets ready meanwhile.
@@ -220,10 +232,7 @@ func (p *program) tellAhead(ctx context.Context, app, env string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Ahead(ctx, api.AheadRequest{App: app, Env: env}); err != nil {
-		return fault.Of(err)
-	}
-	return nil
+	return c.Ahead(ctx, api.AheadRequest{App: app, Env: env})
 }
 
 // needServer fails early, before minutes of building, when nobody could deploy.
@@ -232,8 +241,6 @@ func (p *program) needServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Version(ctx); err != nil {
-		return fault.Of(err)
-	}
-	return nil
+	_, err = c.Version(ctx)
+	return err
 }

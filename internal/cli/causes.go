@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 )
 
@@ -16,38 +18,32 @@ func (p *program) whyCommand() *cobra.Command {
 		Long: "Tells for everything that is waited for: since when, until when at most, what would end it, and the\n" +
 			"command that does. Nothing to wait for is an answer too.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, env, err := p.place(cmd.Context(), c, args)
-			if err != nil {
-				return err
-			}
-			causes, err := c.Why(cmd.Context(), app, env)
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				p.out.json(causes)
-				return nil
-			}
-			if len(causes) == 0 {
-				s, err := c.Status(cmd.Context(), app, env)
-				if err != nil {
-					return err
-				}
-				p.out.linef("nothing is waited for in %s", env)
-				p.out.linef("%s", p.standing(s)[0])
-				return nil
-			}
-			for _, l := range causeLines(causes, time.Now()) {
-				p.out.linef("%s", l)
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return p.inPlace(cmd, args, p.why) },
 	}
+}
+
+func (p *program) why(ctx context.Context, c *api.Client, app, env string) error {
+	causes, err := c.Why(ctx, app, env)
+	if err != nil {
+		return err
+	}
+	if p.json() {
+		p.out.json(causes)
+		return nil
+	}
+	if len(causes) == 0 {
+		s, err := c.Status(ctx, app, env)
+		if err != nil {
+			return err
+		}
+		p.out.linef("nothing is waited for in %s", env)
+		p.out.linef("%s", p.standing(s)[0])
+		return nil
+	}
+	for _, l := range causeLines(causes, time.Now()) {
+		p.out.linef("%s", l)
+	}
+	return nil
 }
 
 // causeLines tells of causes in full.

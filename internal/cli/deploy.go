@@ -29,8 +29,8 @@ func (p *program) deployCommand() *cobra.Command {
 			"Ctrl-C detaches once the rollout has begun: the server carries on.",
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if how.queue && how.supersede {
-				return fault.New(fault.Invalid, "--queue waits for the rollout in flight, and --supersede ends it").Mend("leave one of them out")
+			if err := how.check(); err != nil {
+				return err
 			}
 			prep, err := p.prepare(cmd.Context(), args, flags, true)
 			if err != nil {
@@ -43,8 +43,7 @@ func (p *program) deployCommand() *cobra.Command {
 	flags.add(cmd)
 	ask.add(cmd)
 	how.add(cmd)
-	cmd.Flags().BoolVar(&how.queue, "queue", false, "wait for the rollout in flight")
-	cmd.Flags().BoolVar(&how.supersede, "supersede", false, "end the rollout in flight for this one")
+	how.addTurn(cmd)
 	return cmd
 }
 
@@ -60,6 +59,20 @@ func (b *begin) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&b.force, "force", false, "though the environment is frozen, or the data could not be read; with a reason")
 	cmd.Flags().BoolVar(&b.breakGlass, "break-glass", false, "in spite of the policy, if enough approvers said so (ashlar approve --break-glass); with a reason")
 	cmd.Flags().BoolVar(&b.detach, "detach", false, "do not follow the rollout once it has begun or waits")
+}
+
+// addTurn adds the flags that say what becomes of a rollout in flight.
+func (b *begin) addTurn(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&b.queue, "queue", false, "wait for the rollout in flight")
+	cmd.Flags().BoolVar(&b.supersede, "supersede", false, "end the rollout in flight for this one")
+}
+
+// check refuses what contradicts itself.
+func (b begin) check() error {
+	if b.queue && b.supersede {
+		return fault.New(fault.Invalid, "--queue waits for the rollout in flight, and --supersede ends it").Mend("leave one of them out")
+	}
+	return nil
 }
 
 func (b begin) request(plan api.Plan) api.BeginRequest {
@@ -128,7 +141,7 @@ func (p *program) signRelease(ctx context.Context, prep *prepared) error {
 	}
 	key, err := trust.NewPublicKey(signer.Public())
 	if err != nil {
-		return fault.New(fault.Invalid, "the key of the role release cannot be used: %w", err)
+		return fault.New(fault.Invalid, "the key of the role release cannot be used: %w", err).Mend("make one:  ashlar key new NAME")
 	}
 	have, err := p.parts.Statements.Attached(dir, prep.plan.To.Digest)
 	if err != nil || len(notSaid(have, []string{"signature"}, key.ID())) == 0 {
@@ -178,9 +191,19 @@ func (p *program) begun(ctx context.Context, c *api.Client, plan api.Plan, begun
 
 // see follows a rollout to its end and tells how it ended.
 func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun api.Begun) error {
+	out, err := p.follow(ctx, c, plan, begun)
+	if err != nil {
+		return err
+	}
+	p.showOutcome(out)
+	return out.bad
+}
+
+// follow follows a rollout to its end.
+func (p *program) follow(ctx context.Context, c *api.Client, plan api.Plan, begun api.Begun) (outcome, error) {
 	pr := newProgress(p, begun, plan)
 	if err := pr.follow(ctx, c, begun); err != nil {
-		return err
+		return outcome{}, err
 	}
 	out := outcome{
 		App: plan.App, Env: plan.Env, Outcome: pr.outcome, Kind: pr.r.Kind, Plan: plan, Rollout: pr.r.Number,
@@ -189,7 +212,7 @@ func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun a
 	}
 	status, err := c.Status(ctx, plan.App, plan.Env)
 	if err != nil {
-		return err
+		return out, err
 	}
 	out.URL = status.URL
 	if !pr.live.IsZero() {
@@ -198,15 +221,14 @@ func (p *program) see(ctx context.Context, c *api.Client, plan api.Plan, begun a
 	if last := status.State.LastResult; last != nil && last.Number == out.Rollout {
 		out.Failure = last.Failure
 	}
-	p.showOutcome(out)
 	switch pr.outcome {
 	case string(rollout.PutBack):
-		return putBack(out, pr.r, pr.why)
+		out.bad = putBack(out, pr.r, pr.why)
 	case string(rollout.Superseded), dropped:
-		return fault.New(fault.Conflict, "release %d did not become live: its rollout was %s: %s", plan.To.Number, pr.outcome, pr.why).
+		out.bad = fault.New(fault.Conflict, "release %d did not become live: its rollout was %s: %s", plan.To.Number, pr.outcome, pr.why).
 			At(plan.App+"/"+plan.Env).Mend("see what is there:  ashlar status %s", plan.Env)
 	}
-	return nil
+	return out, nil
 }
 
 // queuedWords tells what a rollout waits for that has not begun.
@@ -235,6 +257,8 @@ type outcome struct {
 	Retired       int              `json:"retired"`
 	Failure       *rollout.Failure `json:"failure,omitempty"`
 	Plan          api.Plan         `json:"plan"`
+
+	bad error // what a command that asked for it fails with; nil: it is what was asked for
 }
 
 func (p *program) showOutcome(o outcome) {

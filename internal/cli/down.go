@@ -44,7 +44,12 @@ func (p *program) downCommand() *cobra.Command {
 			if err := p.confirm(cmd.Context(), ask, "Stop everything in "+env+"?"); err != nil {
 				return err
 			}
-			return p.down(cmd.Context(), c, app, env, reason)
+			out, err := p.down(cmd.Context(), c, app, env, reason)
+			if err != nil {
+				return err
+			}
+			p.showOutcome(out)
+			return out.bad
 		},
 	}
 	ask.add(cmd)
@@ -53,13 +58,20 @@ func (p *program) downCommand() *cobra.Command {
 	return cmd
 }
 
-func (p *program) down(ctx context.Context, c *api.Client, app, env, reason string) error {
+// down takes an environment down and follows that.
+func (p *program) down(ctx context.Context, c *api.Client, app, env, reason string) (outcome, error) {
 	begun, err := c.Down(ctx, api.BeginRequest{App: app, Env: env, Reason: reason})
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	plan := api.Plan{App: app, Env: env, To: api.ReleaseRef{Number: begun.Rollout.To.Number, Digest: begun.Rollout.To.Release}}
-	return p.see(ctx, c, plan, begun)
+	return p.follow(ctx, c, plan, begun)
+}
+
+// allDown is what `ashlar down --all` answers.
+type allDown struct {
+	Environments []outcome `json:"environments"` // that were running
+	Ended        bool      `json:"ended"`        // the router and the server
 }
 
 func (p *program) downAll(ctx context.Context, c *api.Client, ask question, reason string) error {
@@ -70,9 +82,18 @@ func (p *program) downAll(ctx context.Context, c *api.Client, ask question, reas
 	if err != nil {
 		return err
 	}
+	all := allDown{Environments: []outcome{}}
 	for _, e := range list {
-		if err := p.downOne(ctx, c, e, reason); err != nil {
+		out, err := p.downOne(ctx, c, e, reason)
+		if err != nil {
 			return err
+		}
+		if out.Outcome == "" {
+			continue // nothing runs there
+		}
+		all.Environments = append(all.Environments, out)
+		if !p.json() {
+			p.showOutcome(out)
 		}
 	}
 	server, err := c.End(ctx, api.EndRequest{Router: true})
@@ -84,9 +105,11 @@ func (p *program) downAll(ctx context.Context, c *api.Client, ask question, reas
 			return ctx.Err()
 		}
 	}
-	if !p.json() {
-		p.out.linef("the router and the server have ended")
+	if all.Ended = true; p.json() {
+		p.out.json(all)
+		return nil
 	}
+	p.out.linef("the router and the server have ended")
 	return nil
 }
 
@@ -102,22 +125,26 @@ func ended(pid int) bool {
 }
 
 // downOne takes one environment down. A rollout in flight is put back first, as it may
-// wait for a person for ever; where it is past that, its end is waited for.
-func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment, reason string) error {
+// wait for a person for ever; where it is past that, its end is waited for. Where nothing
+// runs the outcome is empty.
+func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment, reason string) (outcome, error) {
 	for {
-		err := p.down(ctx, c, e.App, e.Env, reason)
+		out, err := p.down(ctx, c, e.App, e.Env, reason)
+		if err == nil {
+			err = out.bad
+		}
 		var f *fault.Error
 		switch {
 		case !errors.As(err, &f):
-			return err
+			return out, err
 		case f.Kind == fault.NotFound:
-			return nil // nothing runs there
+			return outcome{}, nil
 		case f.Kind != fault.Conflict:
-			return err
+			return out, err
 		}
 		status, err := c.Status(ctx, e.App, e.Env)
 		if err != nil {
-			return err
+			return out, err
 		}
 		r := status.State.Rollout
 		if r == nil {
@@ -125,10 +152,10 @@ func (p *program) downOne(ctx context.Context, c *api.Client, e api.Environment,
 		}
 		_, err = c.Control(ctx, api.ControlRequest{App: e.App, Env: e.Env, Verb: rollout.VerbAbort, Reason: "everything is taken down"})
 		if err != nil && fault.Of(err).Kind != fault.Conflict {
-			return err
+			return out, err
 		}
 		if err := p.waitFor(ctx, c, e, *r); err != nil {
-			return err
+			return out, err
 		}
 	}
 }

@@ -279,10 +279,7 @@ func (p *program) showExplained(x explained) {
 	p.out.linef("  below it")
 	rows = nil
 	for _, b := range x.Below {
-		rows = append(rows, []string{"    " + originName(b.Kind, b.Name, b.Version), count(b.Entries, "entr"), size(b.Bytes)})
-	}
-	for _, r := range rows {
-		r[1] = strings.Replace(strings.Replace(r[1], "entrs", "entries", 1), "1 entr", "1 entry", 1)
+		rows = append(rows, []string{"    " + originName(b.Kind, b.Name, b.Version), count64(int64(b.Entries), "entry", "entries"), size(b.Bytes)})
 	}
 	p.out.table(rows)
 }

@@ -87,7 +87,7 @@ func (p *program) keyCommand() *cobra.Command {
 			}
 			return p.showKeys(keys)
 		}},
-		&cobra.Command{Use: "public NAME", Short: "Print a public key", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+		&cobra.Command{Use: "public NAME", Short: "Print a public key", Args: cobra.ExactArgs(1), ValidArgsFunction: completeFiles, RunE: func(_ *cobra.Command, args []string) error {
 			k, err := p.parts.Keys.Public(args[0])
 			if err != nil {
 				return err
@@ -144,7 +144,7 @@ func (p *program) passphrase(name string, again bool) ([]byte, error) {
 	}
 	second, err := ask("the same again: ")
 	if err == nil && !bytes.Equal(text, second) {
-		err = fault.New(fault.Invalid, "the passphrases differ")
+		err = fault.New(fault.Invalid, "the passphrases differ").Mend("run it again, and type the same twice")
 	}
 	return text, err
 }

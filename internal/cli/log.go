@@ -41,19 +41,22 @@ func (p *program) logCommand() *cobra.Command {
 }
 
 func (p *program) showLog(ctx context.Context, c *api.Client, q api.EntriesQuery, last int, follow bool) error {
-	var entries []record.Entry
+	var held []record.Entry // until it is known which are the last
 	err := c.Entries(ctx, q, func(e record.Entry) error {
 		q.From = e.Index + 1
-		entries = append(entries, e)
-		if last >= 0 && len(entries) > last {
-			entries = entries[1:]
+		if last < 0 {
+			p.showEntry(e)
+			return nil
+		}
+		if held = append(held, e); len(held) > last {
+			held = held[1:]
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
+	for _, e := range held {
 		p.showEntry(e)
 	}
 	if !follow {
@@ -87,11 +90,4 @@ func (p *program) showEntry(e record.Entry) {
 		parts = append(parts, e.Reason)
 	}
 	p.out.linef("%5d  %s  %-20s %-18s %s", e.Index, e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Actor, e.Kind, strings.Join(parts, "  "))
-}
-
-func count64(n int64, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return number(int(n)) + " " + more
 }

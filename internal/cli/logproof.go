@@ -100,13 +100,13 @@ func (p *program) logCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := p.read(args[0])
+			text, err := p.read("the proof", args[0], maxProofFile)
 			if err != nil {
 				return err
 			}
 			proof, err := record.ParseInclusionProof(text)
 			if err != nil {
-				return fault.New(fault.Invalid, "%w", err).At(args[0])
+				return fault.New(fault.Invalid, "%w", err).At(args[0]).Mend("name a file as  ashlar log prove INDEX  prints it")
 			}
 			c, err := proof.Check(a.Log)
 			if err != nil {
@@ -126,19 +126,35 @@ func (p *program) logCheckCommand() *cobra.Command {
 // maxProofFile bounds what is read as a proof, in bytes.
 const maxProofFile = 1 << 20
 
-func (p *program) read(path string) ([]byte, error) {
-	in := p.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fault.New(fault.NotFound, "%w", err)
-		}
-		defer f.Close() //nolint:errcheck // it is only read
-		in = f
+// read is readFile, where - means standard input.
+func (p *program) read(what, path string, limit int64) ([]byte, error) {
+	if path == "-" {
+		return readAll(what, p.in, limit)
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxProofFile))
+	return readFile(what, path, limit)
+}
+
+// readFile reads what somebody gives, as much as it may be; what says what that is.
+func readFile(what, path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "%w", err).At(path)
+		return nil, fault.New(fault.NotFound, "%s cannot be read: %w", what, err)
+	}
+	defer f.Close() //nolint:errcheck // it is only read
+	text, err := readAll(what, f, limit)
+	if err != nil {
+		return nil, fault.Of(err).At(path)
+	}
+	return text, nil
+}
+
+func readAll(what string, r io.Reader, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "%s cannot be read: %w", what, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, fault.New(fault.Invalid, "%s has more than %d bytes", what, limit)
 	}
 	return text, nil
 }

@@ -15,12 +15,8 @@ func (p *program) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs [ENV[/COMPONENT]]",
 		Short: "Show what instances wrote to their output",
-		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
+		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvComponents,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
 			if len(args) > 0 {
 				env, component, _ := strings.Cut(args[0], "/")
 				args, q.Component = []string{env}, component
@@ -28,10 +24,10 @@ func (p *program) logsCommand() *cobra.Command {
 					args = nil
 				}
 			}
-			if q.App, q.Env, err = p.place(cmd.Context(), c, args); err != nil {
-				return err
-			}
-			return p.showOutput(cmd.Context(), c, q)
+			return p.inPlace(cmd, args, func(ctx context.Context, c *api.Client, app, env string) error {
+				q.App, q.Env = app, env
+				return p.showOutput(ctx, c, q)
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on with what comes, until Ctrl-C")

@@ -2,12 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,28 +28,10 @@ func (p *program) policyCommand() *cobra.Command {
 	return cmd
 }
 
-// environmentOf names the environment that a command is about. One to which nothing was
-// deployed yet may have a policy already.
-func (p *program) environmentOf(ctx context.Context, c *api.Client, env string) (string, error) {
-	app, err := p.application(ctx, c)
-	if err != nil {
-		return "", err
-	}
-	if o, ok := p.outline(); ok && o.App == app {
-		if names := keys(o.Environments); len(names) > 0 && !slices.Contains(names, env) {
-			return "", fault.New(fault.NotFound, "%s has no environment %q", app, env).At(p.file).Detail("known: " + strings.Join(names, ", "))
-		}
-	}
-	return app, nil
-}
-
 func readPolicy(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fault.New(fault.NotFound, "there is no such file").At(path).Mend("write one; docs/policy.md has an example")
-	}
+	text, err := readFile("the policy", path, policy.MaxSize)
 	if err != nil {
-		return "", fault.New(fault.Unavailable, "the policy cannot be read: %w", err).At(path)
+		return "", fault.Of(err).Mend("name a file with a policy; docs/policy.md has an example")
 	}
 	if len(text) == 0 {
 		return "", fault.New(fault.Invalid, "the policy is empty").At(path).Mend("a policy is removed with  ashlar policy remove")
@@ -74,39 +51,24 @@ func (p *program) policySetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, err := p.environmentOf(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			set, err := c.SetPolicy(cmd.Context(), api.PolicyRequest{App: app, Env: args[0], Name: args[1], Document: document, Reason: reason})
-			if err != nil {
-				return err
-			}
-			switch {
-			case p.json():
-				p.out.json(set)
-			case !set.Changed:
-				p.out.linef("%s/%s has this policy already", app, args[0])
-			default:
-				p.out.linef("%s/%s has the policy %s; see what it says:  ashlar policy test %s", app, args[0], short(set.Digest), args[0])
-			}
-			return nil
+			return p.inEnvironment(cmd, args[0], func(ctx context.Context, c *api.Client, app, env string) error {
+				set, err := c.SetPolicy(ctx, api.PolicyRequest{App: app, Env: env, Name: args[1], Document: document, Reason: reason})
+				switch {
+				case err != nil:
+					return err
+				case p.json():
+					p.out.json(set)
+				case !set.Changed:
+					p.out.linef("%s/%s has this policy already", app, env)
+				default:
+					p.out.linef("%s/%s has the policy %s; see what it says:  ashlar policy test %s", app, env, short(set.Digest), env)
+				}
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	return cmd
-}
-
-// completeEnvThenFile offers environments, then files.
-func (p *program) completeEnvThenFile(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 0 {
-		return p.completeEnvs(cmd, args, toComplete)
-	}
-	return nil, cobra.ShellCompDirectiveDefault
 }
 
 func (p *program) policyShowCommand() *cobra.Command {
@@ -114,27 +76,21 @@ func (p *program) policyShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show ENV", Short: "Print the policy of an environment", Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, err := p.environmentOf(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			got, err := c.Policy(cmd.Context(), app, args[0], digest)
-			switch {
-			case err != nil:
-				return err
-			case p.json():
-				p.out.json(got)
-			case got.Digest == "":
-				p.err.linef("%s/%s has no policy: every release is admitted", app, args[0])
-			default:
-				p.err.linef("policy %s", got.Digest)
-				p.out.text(got.Document)
-			}
-			return nil
+			return p.inEnvironment(cmd, args[0], func(ctx context.Context, c *api.Client, app, env string) error {
+				got, err := c.Policy(ctx, app, env, digest)
+				switch {
+				case err != nil:
+					return err
+				case p.json():
+					p.out.json(got)
+				case got.Digest == "":
+					p.err.linef("%s/%s has no policy: every release is admitted", app, env)
+				default:
+					p.err.linef("policy %s", got.Digest)
+					p.out.text(got.Document)
+				}
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&digest, "digest", "", "one that is or was a policy, as the record names it")
@@ -147,26 +103,20 @@ func (p *program) policyRemoveCommand() *cobra.Command {
 		Use: "remove ENV", Short: "Take the policy of an environment away: every release is admitted then", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, err := p.environmentOf(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			set, err := c.SetPolicy(cmd.Context(), api.PolicyRequest{App: app, Env: args[0], Reason: reason})
-			switch {
-			case err != nil:
-				return err
-			case p.json():
-				p.out.json(set)
-			case !set.Changed:
-				p.out.linef("%s/%s has no policy", app, args[0])
-			default:
-				p.out.linef("%s/%s has no policy any more: every release is admitted", app, args[0])
-			}
-			return nil
+			return p.inEnvironment(cmd, args[0], func(ctx context.Context, c *api.Client, app, env string) error {
+				set, err := c.SetPolicy(ctx, api.PolicyRequest{App: app, Env: env, Reason: reason})
+				switch {
+				case err != nil:
+					return err
+				case p.json():
+					p.out.json(set)
+				case !set.Changed:
+					p.out.linef("%s/%s has no policy", app, env)
+				default:
+					p.out.linef("%s/%s has no policy any more: every release is admitted", app, env)
+				}
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record; there has to be one")
@@ -199,9 +149,9 @@ func (t *questioning) request() (api.TestRequest, error) {
 		q.At = at
 	}
 	if t.facts != "" {
-		text, err := os.ReadFile(t.facts)
+		text, err := readFile("the facts", t.facts, policy.MaxFacts)
 		if err != nil {
-			return q, fault.New(fault.NotFound, "the facts cannot be read: %w", err).At(t.facts).Mend("make them:  ashlar policy facts ENV > %s", t.facts)
+			return q, fault.Of(err).Mend("make them:  ashlar policy facts ENV > %s", t.facts)
 		}
 		f, err := policy.ParseFacts(t.facts, text)
 		if err != nil {
@@ -230,7 +180,7 @@ func (p *program) policyTestCommand() *cobra.Command {
 		Long: "Shows for each rule the facts that were looked at, and what would change the verdict. Without RELEASE (its\n" +
 			"number or digest) the newest. With --policy another policy than the environment's, with --facts other facts\n" +
 			"than the server's; with both no server is needed. Exit status 5: it would not be admitted.",
-		Args: cobra.MaximumNArgs(2), ValidArgsFunction: p.completeReleases,
+		Args: cobra.MaximumNArgs(2), ValidArgsFunction: p.completeEnvRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := t.request()
 			if err != nil {
@@ -274,7 +224,7 @@ func (p *program) policyFactsCommand() *cobra.Command {
 	var t questioning
 	cmd := &cobra.Command{
 		Use: "facts [ENV [RELEASE]]", Short: "Print what is known of a release, as JSON, to develop policies with", Args: cobra.MaximumNArgs(2),
-		ValidArgsFunction: p.completeReleases,
+		ValidArgsFunction: p.completeEnvRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := t.request()
 			if err != nil {
@@ -315,7 +265,7 @@ func (p *program) policyDatabaseCommand() *cobra.Command {
 			case p.json():
 				p.out.json(db)
 			default:
-				p.out.linef("database %s: %s, the newest of %s", short(db.Digest), count64(int64(db.Records), "record", "records"), db.Date.UTC().Format(time.DateOnly))
+				p.out.linef("database %s: %s, the newest of %s", short(db.Digest), count(db.Records, "record"), db.Date.UTC().Format(time.DateOnly))
 			}
 			return nil
 		},

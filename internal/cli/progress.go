@@ -110,10 +110,7 @@ func (pr *progress) awaitServer(ctx context.Context, err error) error {
 	if away > serverAway && err != nil {
 		return err
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(lookForServer):
-	}
+	pause(ctx, lookForServer)
 	return nil
 }
 

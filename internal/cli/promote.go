@@ -18,18 +18,17 @@ func (p *program) promoteCommand() *cobra.Command {
 		Short: "Lay the release that is live in one environment in another",
 		Long: "The same release, by its digest, goes to the other environment: nothing is built. It is a deploy like any\n" +
 			"other there, by that environment's strategy and policy.",
-		Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeEnvs,
+		Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeTwoEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if how.queue && how.supersede {
-				return fault.New(fault.Invalid, "--queue waits for the rollout in flight, and --supersede ends it").Mend("leave one of them out")
+			if err := how.check(); err != nil {
+				return err
 			}
 			return p.promote(cmd.Context(), args[0], args[1], ask, how)
 		},
 	}
 	ask.add(cmd)
 	how.add(cmd)
-	cmd.Flags().BoolVar(&how.queue, "queue", false, "wait for the rollout in flight")
-	cmd.Flags().BoolVar(&how.supersede, "supersede", false, "end the rollout in flight for this one")
+	how.addTurn(cmd)
 	return cmd
 }
 
@@ -38,7 +37,7 @@ func (p *program) promote(ctx context.Context, from, to string, ask question, ho
 	if err != nil {
 		return err
 	}
-	app, err := p.environmentOf(ctx, c, from)
+	app, err := p.applicationOf(ctx, c, from)
 	if err != nil {
 		return err
 	}

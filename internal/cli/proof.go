@@ -203,11 +203,11 @@ func (p *program) verifyCommand() *cobra.Command {
 			"environment it takes the proof itself and, beside that, re-hashes the sealed trees on disk and compares the\n" +
 			"mounts of the running instances. Every check is reported as done, failed or NOT done. Exit status 5 if one\n" +
 			"failed, or one that is required was not done.",
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvOrFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range require {
 				if !slices.Contains(proof.Names(), name) {
-					return fault.New(fault.Invalid, "there is no check %q", name).Detail("known: " + strings.Join(proof.Names(), ", "))
+					return fault.New(fault.Invalid, "there is no check %q", name).Detail("known: " + strings.Join(proof.Names(), ", ")).Mend("name one of them")
 				}
 			}
 			pr, live, err := p.proofOf(cmd.Context(), args, rootPath)
@@ -247,19 +247,17 @@ func (p *program) proofOf(ctx context.Context, args []string, rootPath string) (
 	if len(args) == 1 {
 		info, err := os.Stat(args[0])
 		switch {
-		case err == nil && info.Mode().IsRegular() && info.Size() > proof.MaxSize:
-			return nil, false, fault.New(fault.Invalid, "the file has %d bytes; the limit is %d", info.Size(), proof.MaxSize).At(args[0])
 		case err == nil && info.Mode().IsRegular():
 			if rootPath == "" {
 				return nil, false, fault.New(fault.Invalid, "a proof is worth what the trust root is that it is checked with").Mend("name yours:  --trust-root FILE")
 			}
-			text, err := os.ReadFile(args[0])
+			text, err := readFile("the proof", args[0], proof.MaxSize)
 			if err != nil {
-				return nil, false, fault.New(fault.NotFound, "the proof cannot be read: %w", err)
+				return nil, false, err
 			}
 			pr, err := proof.Parse(text)
 			if err != nil {
-				return nil, false, fault.New(fault.Refused, "%w", err).At(args[0]).Detail("check: file")
+				return nil, false, fault.New(fault.Refused, "%w", err).At(args[0]).Detail("check: file").Mend("name a file that  ashlar proof  wrote")
 			}
 			return pr, false, nil
 		case err != nil && !errors.Is(err, fs.ErrNotExist):

@@ -23,54 +23,24 @@ func (p *program) quarantineCommand() *cobra.Command {
 	return cmd
 }
 
-// application finds the application that a command is about.
-func (p *program) application(ctx context.Context, c *api.Client) (string, error) {
-	if p.app != "" {
-		return p.app, nil
-	}
-	if o, ok := p.outline(); ok && o.App != "" {
-		return o.App, nil
-	}
-	list, err := c.Environments(ctx)
-	if err != nil {
-		return "", err
-	}
-	apps := map[string]bool{}
-	for _, e := range list {
-		apps[e.App] = true
-	}
-	if len(apps) == 1 {
-		return list[0].App, nil
-	}
-	return "", fault.New(fault.Invalid, "it is not clear which application is meant").At(p.file).
-		Mend("name it:  --app APP  or run the command beside its ashlar.yaml")
-}
-
 func (p *program) quarantineListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List an application's releases in quarantine, and why they are", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, err := p.application(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			list, err := c.Quarantine(cmd.Context(), app)
-			if err != nil {
-				return err
-			}
-			switch {
-			case p.json():
-				p.out.json(list)
-			case len(list) == 0:
-				p.out.linef("no release of %s is in quarantine", app)
-			default:
-				p.out.table(quarantineRows(list))
-			}
-			return nil
+			return p.inApplication(cmd, func(ctx context.Context, c *api.Client, app string) error {
+				list, err := c.Quarantine(ctx, app)
+				switch {
+				case err != nil:
+					return err
+				case p.json():
+					p.out.json(list)
+				case len(list) == 0:
+					p.out.linef("no release of %s is in quarantine", app)
+				default:
+					p.out.table(quarantineRows(list))
+				}
+				return nil
+			})
 		},
 	}
 }
@@ -92,47 +62,20 @@ func (p *program) quarantineLiftCommand() *cobra.Command {
 			if strings.TrimSpace(reason) == "" {
 				return fault.New(fault.Invalid, "a quarantine is lifted with a reason").Mend(`say why it will work now:  --reason "..."`)
 			}
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, err := p.application(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			lifted, err := c.Lift(cmd.Context(), api.LiftRequest{App: app, Release: args[0], Reason: reason})
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				p.out.json(lifted)
+			return p.inApplication(cmd, func(ctx context.Context, c *api.Client, app string) error {
+				lifted, err := c.Lift(ctx, api.LiftRequest{App: app, Release: args[0], Reason: reason})
+				if err != nil {
+					return err
+				}
+				if p.json() {
+					p.out.json(lifted)
+					return nil
+				}
+				p.out.linef("release %d can be deployed again; it had failed in %s", lifted.Number, strings.Join(lifted.Envs, ", "))
 				return nil
-			}
-			p.out.linef("release %d can be deployed again; it had failed in %s", lifted.Number, strings.Join(lifted.Envs, ", "))
-			return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why it will work now, for the record")
 	return cmd
-}
-
-// completeQuarantine offers the releases in quarantine.
-func (p *program) completeQuarantine(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := p.client()
-	if err != nil || len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	app, err := p.application(cmd.Context(), c)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	list, err := c.Quarantine(cmd.Context(), app)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp // completion stays silent
-	}
-	var names []string
-	for _, q := range list {
-		names = append(names, cobra.CompletionWithDesc(number(q.Number), "failed in "+q.Env))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

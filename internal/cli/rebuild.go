@@ -64,7 +64,7 @@ func (p *program) exportCommand() *cobra.Command {
 		Short: "Write all inputs of a release's builds into one tar, to rebuild it on another machine",
 		Long: "The tar has the definition's directory, which has to be as it was when the release was made, the packages and\n" +
 			"images that ashlar.lock names, the Go modules, and the digests that have to come out. Elsewhere:  ashlar rebuild FILE",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1), ValidArgsFunction: p.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rel, err := p.releaseNamed(cmd.Context(), args[0])
 			if err != nil {
@@ -86,22 +86,6 @@ func (p *program) exportCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&to, "to", "", "file to write; APP-NUMBER.inputs.tar if it is not named")
 	return cmd
-}
-
-// releaseNamed asks the server for a release by number or digest.
-func (p *program) releaseNamed(ctx context.Context, name string) (api.Release, error) {
-	c, err := p.client()
-	if err != nil {
-		return api.Release{}, err
-	}
-	app := p.app
-	if o, ok := p.outline(); ok && app == "" {
-		app = o.App
-	}
-	if app == "" {
-		return api.Release{}, p.noFile()
-	}
-	return c.Release(ctx, app, name)
 }
 
 func (p *program) exportInputs(ctx context.Context, rel api.Release, to string) error {
@@ -217,7 +201,13 @@ func (p *program) signRebuilt(ctx context.Context, out Rebuilt, ring keyring, he
 		if err != nil {
 			return err
 		}
-		return p.keep(ctx, dir, made)
+		if err := p.keep(ctx, dir, made); err != nil {
+			return err
+		}
+		if !p.json() {
+			p.out.linef("%s recorded and attached", count(len(made), "statement"))
+		}
+		return nil
 	}
 	for i, m := range made {
 		text, err := m.bundle.Marshal()
@@ -291,7 +281,7 @@ func (p *program) statementAttachCommand() *cobra.Command {
 				p.out.json(map[string]int{"attached": len(made)})
 				return nil
 			}
-			p.out.linef("%s", count(len(made), "statement")+" recorded and attached")
+			p.out.linef("%s recorded and attached", count(len(made), "statement"))
 			return nil
 		},
 	}
@@ -299,13 +289,13 @@ func (p *program) statementAttachCommand() *cobra.Command {
 
 // readSigned reads a bundle; one for each of its subjects.
 func readSigned(path string, chain *trust.Chain) ([]signed, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile("the bundle", path, trust.MaxBundle)
 	if err != nil {
-		return nil, fault.New(fault.NotFound, "the bundle cannot be read: %w", err)
+		return nil, err
 	}
 	b, err := trust.ParseBundle(text)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "%w", err).At(path)
+		return nil, fault.New(fault.Invalid, "%w", err).At(path).Mend("name a bundle that  ashlar statement sign  or  ashlar rebuild  wrote")
 	}
 	s, err := trust.ParseStatement(b.Payload)
 	if err != nil {

@@ -220,6 +220,14 @@ func count(n int, what string) string {
 	return number(n) + " " + what + "s"
 }
 
+// count64 is count for what has a plural of its own.
+func count64(n int64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(int(n)) + " " + more
+}
+
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""

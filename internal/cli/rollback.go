@@ -24,21 +24,15 @@ func (p *program) rollbackCommand() *cobra.Command {
 			"baked. Where its instances are kept warm that is only a switch. A deploy in flight that came from that\n" +
 			"release is put back instead; any other one is superseded. A rollback to a proven release is never put\n" +
 			"back by itself.",
-		Args: cobra.MaximumNArgs(2), ValidArgsFunction: p.completeReleases,
+		Args: cobra.MaximumNArgs(2), ValidArgsFunction: p.completeRollback,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, env, err := p.place(cmd.Context(), c, args)
-			if err != nil {
-				return err
-			}
 			ref := ""
 			if len(args) > 1 {
 				ref = args[1]
 			}
-			return p.rollback(cmd.Context(), c, app, env, ref, ask, how)
+			return p.inPlace(cmd, args, func(ctx context.Context, c *api.Client, app, env string) error {
+				return p.rollback(ctx, c, app, env, ref, ask, how)
+			})
 		},
 	}
 	ask.add(cmd)

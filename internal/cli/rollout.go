@@ -28,19 +28,6 @@ func (p *program) rolloutCommand() *cobra.Command {
 	return cmd
 }
 
-// inPlace runs a command about one environment.
-func (p *program) inPlace(cmd *cobra.Command, args []string, do func(ctx context.Context, c *api.Client, app, env string) error) error {
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	app, env, err := p.place(cmd.Context(), c, args)
-	if err != nil {
-		return err
-	}
-	return do(cmd.Context(), c, app, env)
-}
-
 func (p *program) rolloutStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [ENV]",
@@ -151,26 +138,8 @@ func (p *program) withdrawCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&release, "release", "", "which one, by the number or digest of its release; without it: the only one that waits")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
-	if err := cmd.RegisterFlagCompletionFunc("release", p.completeQueue); err != nil {
-		panic(err) // the flag is declared above
-	}
+	completes(cmd, "release", p.completeQueue)
 	return cmd
-}
-
-// completeQueue offers the releases that wait.
-func (p *program) completeQueue(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	var numbers []string
-	err := p.inPlace(cmd, args, func(ctx context.Context, c *api.Client, app, env string) error {
-		s, err := c.Status(ctx, app, env)
-		for _, q := range s.State.Queue {
-			numbers = append(numbers, cobra.CompletionWithDesc(number(q.To.Number), q.Kind+" by "+q.Actor))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp // completion stays silent
-	}
-	return numbers, cobra.ShellCompDirectiveNoFileComp
 }
 
 // said tells what a word did.

@@ -73,16 +73,18 @@ func (p *program) root() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			// cobra looks at these after this, and its errors would be taken for bugs of ours.
+			if err := errors.Join(cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
+				return wrong(cmd, err)
+			}
 			if p.output != "text" && p.output != "json" {
 				return fault.New(fault.Invalid, "output %q is not known", p.output).Detail("known: text, json").Mend("write  --output json")
 			}
 			return nil
 		},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fault.New(fault.Invalid, "%w", err).Mend("see  %s --help", cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrong(cmd, err) })
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", defaultDir(), "state directory (environment variable ASHLAR_DIR)")
 	flags.StringVar(&p.app, "app", "", "application, where no ashlar.yaml is at hand")
@@ -102,6 +104,7 @@ func (p *program) root() *cobra.Command {
 	for _, cmd := range root.Commands() {
 		p.addFile(cmd)
 	}
+	completeArguments(root)
 	wrapArgs(root)
 	return root
 }
@@ -134,8 +137,10 @@ func wrapArgs(cmd *cobra.Command) {
 			if err == nil || errors.As(err, &f) {
 				return err
 			}
-			text, _, _ := strings.Cut(err.Error(), "\n")
-			return fault.New(fault.Invalid, "%s", text).Mend("see  %s --help", cmd.CommandPath())
+			if near := nearest(cmd, args); near != "" {
+				return wrong(cmd, err).Mend("write  %s", near)
+			}
+			return wrong(cmd, err)
 		}
 	}
 	for _, sub := range cmd.Commands() {
@@ -143,11 +148,26 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 }
 
-func fixed(cmd *cobra.Command, flag string, values ...string) {
-	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
-		panic(err) // the flag is not there
+// wrong is the fault of a command line that cobra complains about.
+func wrong(cmd *cobra.Command, err error) *fault.Error {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	f := fault.New(fault.Invalid, "%s", text).Mend("see  %s --help", cmd.CommandPath())
+	if !cmd.HasSubCommands() {
+		f.Detail("usage: " + cmd.UseLine())
 	}
+	return f
+}
+
+// nearest is the command that was probably meant; empty: none is near.
+func nearest(cmd *cobra.Command, args []string) string {
+	if len(args) == 0 || !cmd.HasSubCommands() {
+		return ""
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return cmd.CommandPath() + " " + near[0]
+	}
+	return ""
 }
 
 func defaultDir() string {

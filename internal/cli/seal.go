@@ -66,7 +66,7 @@ func (p *program) liveSeal(ctx context.Context, env, component string) (digest.D
 		return "", err
 	}
 	if s.State.Current == nil {
-		return "", fault.New(fault.NotFound, "nothing is live in %s/%s", app, env)
+		return "", fault.New(fault.NotFound, "nothing is live in %s/%s", app, env).Mend("deploy to it:  ashlar deploy %s", env)
 	}
 	r, err := c.Release(ctx, app, string(s.State.Current.Release))
 	if err != nil {

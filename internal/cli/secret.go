@@ -43,33 +43,30 @@ func (p *program) secretSetCommand() *cobra.Command {
 			"  openssl rand -base64 32 | ashlar secret set production session-key",
 		Args: cobra.RangeArgs(1, 2), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := args[len(args)-1]
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, env, err := p.place(cmd.Context(), c, args[:len(args)-1])
-			if err != nil {
-				return err
-			}
-			value, err := p.readSecret(name, file)
-			if err != nil {
-				return err
-			}
-			v, err := c.SetSecret(cmd.Context(), api.SetSecret{App: app, Env: env, Name: name, Value: value})
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				p.out.json(v)
-				return nil
-			}
-			p.out.linef("version %d of secret %s is set in %s; to use it:  ashlar deploy %s", v.Version, v.Name, env, env)
-			return nil
+			last := len(args) - 1
+			return p.inPlace(cmd, args[:last], func(ctx context.Context, c *api.Client, app, env string) error {
+				return p.setSecret(ctx, c, api.SetSecret{App: app, Env: env, Name: args[last]}, file)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&file, "from-file", "", "read the value from this file, byte for byte")
 	return cmd
+}
+
+func (p *program) setSecret(ctx context.Context, c *api.Client, q api.SetSecret, file string) (err error) {
+	if q.Value, err = p.readSecret(q.Name, file); err != nil {
+		return err
+	}
+	v, err := c.SetSecret(ctx, q)
+	if err != nil {
+		return err
+	}
+	if p.json() {
+		p.out.json(v)
+		return nil
+	}
+	p.out.linef("version %d of secret %s is set in %s; to use it:  ashlar deploy %s", v.Version, v.Name, q.Env, q.Env)
+	return nil
 }
 
 // readSecret reads a value: the bytes of a file, what a person types unseen, or standard
@@ -111,31 +108,24 @@ func (p *program) secretListCommand() *cobra.Command {
 		Use:   "ls [ENV]",
 		Short: "List the versions of secrets, without their values",
 		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: p.completeEnvs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, env, err := p.place(cmd.Context(), c, args)
-			if err != nil {
-				return err
-			}
-			list, err := c.Secrets(cmd.Context(), app, env, true)
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				p.out.json(list)
-				return nil
-			}
-			if len(list) == 0 {
-				p.out.linef("%s has no secrets; to set one:  ashlar secret set %s NAME", env, env)
-				return nil
-			}
-			p.out.table(secretRows(list))
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return p.inPlace(cmd, args, p.listSecrets) },
 	}
+}
+
+func (p *program) listSecrets(ctx context.Context, c *api.Client, app, env string) error {
+	list, err := c.Secrets(ctx, app, env, true)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.json():
+		p.out.json(list)
+	case len(list) == 0:
+		p.out.linef("%s has no secrets; to set one:  ashlar secret set %s NAME", env, env)
+	default:
+		p.out.table(secretRows(list))
+	}
+	return nil
 }
 
 func secretRows(list []api.Secret) [][]string {
@@ -157,23 +147,19 @@ func (p *program) secretRemoveCommand() *cobra.Command {
 		Short: "Remove a secret, or one version, that no kept release needs",
 		Args:  cobra.RangeArgs(2, 3), ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			app, env, err := p.place(cmd.Context(), c, args[:1])
-			if err != nil {
-				return err
-			}
-			q := api.RemoveSecret{App: app, Env: env, Name: args[1]}
+			q := api.RemoveSecret{Name: args[1]}
 			what := "every version of secret " + q.Name
 			if len(args) > 2 {
+				var err error
 				if q.Version, err = strconv.Atoi(args[2]); err != nil || q.Version < 1 {
-					return fault.New(fault.Invalid, "%q is no version of a secret", args[2]).Mend("list them:  ashlar secret ls %s", env)
+					return fault.New(fault.Invalid, "%q is no version of a secret", args[2]).Mend("list them:  ashlar secret ls %s", args[0])
 				}
 				what = "version " + args[2] + " of secret " + q.Name
 			}
-			return p.removeSecret(cmd.Context(), c, q, ask, what)
+			return p.inPlace(cmd, args[:1], func(ctx context.Context, c *api.Client, app, env string) error {
+				q.App, q.Env = app, env
+				return p.removeSecret(ctx, c, q, ask, what)
+			})
 		},
 	}
 	ask.add(cmd)

@@ -42,6 +42,9 @@ func (p *program) simulateCommand() *cobra.Command {
 				f := fault.New(fault.Refused, "seed %d breaks the invariants", bad.Seed).Detail(bad.Violations...)
 				return f.Mend("see it again:  ashlar simulate --seed %d --story", bad.Seed)
 			}
+			if p.json() && story {
+				return nil // the story is the answer
+			}
 			if p.json() {
 				p.out.json(map[string]any{"seeds": seeds, "first": seed, "seconds": time.Since(begun).Seconds(), "counts": counts})
 				return nil

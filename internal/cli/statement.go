@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"strings"
 	"time"
 
@@ -65,8 +64,8 @@ func (p *program) statementSignCommand() *cobra.Command {
 			}
 			var content []byte
 			if predicate != "" {
-				if content, err = os.ReadFile(predicate); err != nil {
-					return fault.New(fault.NotFound, "the predicate cannot be read: %w", err)
+				if content, err = readFile("the predicate", predicate, trust.MaxStatement); err != nil {
+					return err
 				}
 			}
 			s, err := trust.NewStatement(kind, name, subject, content)
@@ -138,9 +137,9 @@ func (p *program) statementVerifyCommand() *cobra.Command {
 			}
 			var bundles [][]byte
 			for _, path := range args {
-				text, err := os.ReadFile(path)
+				text, err := readFile("the bundle", path, trust.MaxBundle)
 				if err != nil {
-					return fault.New(fault.NotFound, "the bundle cannot be read: %w", err)
+					return err
 				}
 				bundles = append(bundles, text)
 			}

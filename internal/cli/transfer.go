@@ -77,10 +77,7 @@ func (p *program) pushCommand() *cobra.Command {
 			"of them goes with all that it names; sha256:DIGEST sends one alone. Credentials are Docker's: ~/.docker/config.json and its helpers.",
 		Example: "  ashlar push production registry.example.com/shop\n" +
 			"  ashlar push 7/web registry.example.com/shop/web:stable",
-		Args: cobra.ExactArgs(2),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-			return p.completeEnvs(cmd, args, toComplete)
-		},
+		Args: cobra.ExactArgs(2), ValidArgsFunction: p.completePushed,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := p.stateDir()
 			if err != nil {
@@ -101,7 +98,7 @@ func (p *program) pushCommand() *cobra.Command {
 				out.Component = x.component
 				done = append(done, out)
 				if !p.json() {
-					p.out.linef("%s  %s%s sent, %s", out.Reference, several(out.Images), size(out.Bytes), countOf(out.Statements, "statement"))
+					p.out.linef("%s  %s%s sent, %s", out.Reference, several(out.Images), size(out.Bytes), count(out.Statements, "statement"))
 				}
 			}
 			if p.json() {
@@ -125,7 +122,7 @@ func (p *program) pullCommand() *cobra.Command {
 			"REFERENCE is HOST/NAME:TAG or HOST/NAME@sha256:DIGEST. Credentials are Docker's: ~/.docker/config.json\n" +
 			"and its helpers.",
 		Example: "  ashlar pull registry.example.com/shop/web:7",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := p.stateDir()
 			if err != nil {
@@ -144,9 +141,9 @@ func (p *program) pullCommand() *cobra.Command {
 				p.out.json(out)
 				return nil
 			}
-			p.out.linef("%s  %s%s, %s fetched, %s", out.Reference, several(out.Images), countOf(out.Layers, "layer"), size(out.Bytes), countOf(out.Statements, "statement"))
+			p.out.linef("%s  %s%s, %s fetched, %s", out.Reference, several(out.Images), count(out.Layers, "layer"), size(out.Bytes), count(out.Statements, "statement"))
 			if out.Others > 0 {
-				p.out.linef("%s of other kinds that refer to it stay there", countOf(out.Others, "thing"))
+				p.out.linef("%s of other kinds that refer to it stay there", count(out.Others, "thing"))
 			}
 			return nil
 		},
@@ -163,14 +160,7 @@ func several(images int) string {
 	if images < 2 {
 		return ""
 	}
-	return countOf(images, "image") + ", "
-}
-
-func countOf(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return number(n) + " " + what + "s"
+	return count(images, "image") + ", "
 }
 
 // outgoing is one artifact with where it goes.
@@ -259,7 +249,7 @@ func (p *program) releaseOf(ctx context.Context, what string) (rel api.Release, 
 		}
 	}
 	if component != "" {
-		return rel, "", fault.New(fault.NotFound, "nothing is live in %s/%s", app, name)
+		return rel, "", fault.New(fault.NotFound, "nothing is live in %s/%s", app, name).Mend("deploy to it:  ashlar deploy %s", name)
 	}
 	rel, err = c.Release(ctx, app, string(h.Releases[len(h.Releases)-1].Digest))
 	return rel, name, err

@@ -27,13 +27,9 @@ func (p *program) trustCommand() *cobra.Command {
 
 // trustRoot reads a trust root.
 func (p *program) trustRoot(path string) (*trust.Chain, error) {
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > trust.MaxRoot {
-		return nil, fault.New(fault.Invalid, "the trust root has %d bytes; the limit is %d", info.Size(), trust.MaxRoot).At(path)
-	}
-	text, err := os.ReadFile(path)
+	text, err := readFile("the trust root", path, trust.MaxRoot)
 	if err != nil {
-		return nil, fault.New(fault.NotFound, "the trust root cannot be read: %w", err).Mend("make one:  ashlar trust init %s", path)
+		return nil, fault.Of(err).Mend("name another, or make one:  ashlar trust init %s", path)
 	}
 	chain, err := trust.ParseChain(text)
 	return chain, refusal(err, path)
