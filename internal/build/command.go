@@ -2,7 +2,6 @@ package build
 
 import (
 	"path"
-	"slices"
 	"sort"
 	"strings"
 
@@ -115,7 +114,7 @@ func (l lookup) near(f *fault.Error, name string) error {
 		if e.Type != image.File || e.Mode&0o111 == 0 || strings.Contains(path.Base(e.Path), ".so") {
 			continue
 		}
-		if d := distance(name, path.Base(e.Path)); d <= limit {
+		if d := fault.Edits(name, path.Base(e.Path), limit+1); d <= limit {
 			found = append(found, program{"/" + e.Path, d})
 		}
 	}
@@ -128,24 +127,4 @@ func (l lookup) near(f *fault.Error, name string) error {
 		return f.Mend("add a source that brings it, or correct  command:")
 	}
 	return f.Detail("near:  "+strings.Join(names, ", ")).Mend("write  command: [%s, …]", names[0])
-}
-
-// distance is Levenshtein's: how many bytes to add, drop or change.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], slices.Min([]int{row[j+1] + 1, row[j] + 1, diagonal + cost})
-		}
-	}
-	return row[len(b)]
 }

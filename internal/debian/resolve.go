@@ -207,7 +207,7 @@ func readCompressed(store *object.Store, d digest.Digest, ext string, size int64
 	}
 	defer r.Close() //nolint:errcheck // nothing is written
 	var b strings.Builder
-	b.Grow(int(min(size*6, maxIndex)))
+	b.Grow(min(6*len(packed), maxIndex))
 	_, err = io.Copy(&b, r)
 	return b.String(), err
 }
