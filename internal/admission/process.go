@@ -21,7 +21,8 @@ const (
 
 // Process is the program that evaluates policies. It is started with the first
 // question, killed when it does not answer in time, and started anew with the next. It
-// ends by itself when nobody holds the other end of its input any more. It is safe for concurrent use: questions wait for one another.
+// ends by itself when nobody holds the other end of its input any more. It is safe for
+// concurrent use: questions wait for one another.
 type Process struct {
 	Program string // its path
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"maps"
@@ -11,74 +12,55 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 )
 
 func (p *program) logProveCommand() *cobra.Command {
-	return &cobra.Command{
+	return p.logProofCommand(&cobra.Command{
 		Use:   "prove INDEX",
 		Short: "Print the proof that an entry is in the record (c2sp.org/tlog-proof)",
 		Long: "Prints an entry, the hashes that lead from it to the root, and the signed checkpoint. Anyone who has\n" +
 			"the log's public key can check it without the server:  ashlar log check FILE --log-key KEY",
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			index, err := index(args[0])
-			if err != nil {
-				return err
-			}
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			text, err := c.Prove(cmd.Context(), index)
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				proof, err := record.ParseInclusionProof(text)
-				if err != nil {
-					return err
-				}
-				p.out.json(proof)
-				return nil
-			}
-			p.out.text(string(text))
-			return nil
-		},
-	}
+	}, (*api.Client).Prove, func(text []byte) (any, error) { return record.ParseInclusionProof(text) })
 }
 
 func (p *program) logConsistencyCommand() *cobra.Command {
-	return &cobra.Command{
+	return p.logProofCommand(&cobra.Command{
 		Use:   "consistency OLD",
 		Short: "Print the proof that the record begins with its first OLD entries (c2sp.org/tlog-witness)",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			old, err := index(args[0])
-			if err != nil {
-				return err
-			}
-			c, err := p.client()
-			if err != nil {
-				return err
-			}
-			text, err := c.Consistency(cmd.Context(), old)
-			if err != nil {
-				return err
-			}
-			if p.json() {
-				proof, err := record.ParseConsistencyProof(text)
-				if err != nil {
-					return err
-				}
-				p.out.json(proof)
-				return nil
-			}
+	}, (*api.Client).Consistency, func(text []byte) (any, error) { return record.ParseConsistencyProof(text) })
+}
+
+// logProofCommand completes a command that asks for the proof of an index and prints it.
+func (p *program) logProofCommand(cmd *cobra.Command, ask func(*api.Client, context.Context, int64) ([]byte, error), parse func([]byte) (any, error)) *cobra.Command {
+	cmd.Args = cobra.ExactArgs(1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		n, err := index(args[0])
+		if err != nil {
+			return err
+		}
+		c, err := p.client()
+		if err != nil {
+			return err
+		}
+		text, err := ask(c, cmd.Context(), n)
+		if err != nil {
+			return err
+		}
+		if !p.json() {
 			p.out.text(string(text))
 			return nil
-		},
+		}
+		proof, err := parse(text)
+		if err != nil {
+			return err
+		}
+		p.out.json(proof)
+		return nil
 	}
+	return cmd
 }
 
 func index(text string) (int64, error) {

@@ -16,13 +16,7 @@ func TestChapter(t *testing.T) {
 		{name: "./bin/", typ: tar.TypeDir, mode: 0o755}, {name: "./bin/app", body: "app", mode: 0o4755}, {name: "./late", body: "x"}, {name: "./etc/old", typ: tar.TypeSymlink, link: "new"},
 	}})
 	store := openStore(t)
-	lock, err := Resolve(t.Context(), store, a.source("app"), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
-		t.Fatal(err)
-	}
+	lock := a.fetched(t, store, a.source("app"))
 	made, err := Tree(t.Context(), store, lock, a.source("app"))
 	if err != nil {
 		t.Fatal(err)

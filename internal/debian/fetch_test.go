@@ -23,13 +23,7 @@ func TestLockNamesEveryInput(t *testing.T) {
 	a := newArchive(t, simpleDebs()...)
 	store := openStore(t)
 	src := a.source("app")
-	lock, err := Resolve(t.Context(), store, src, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
-		t.Fatal(err)
-	}
+	lock := a.fetched(t, store, src)
 	if got := len(lock.Inputs()); got != 4 {
 		t.Errorf("%d inputs, want InRelease, Packages and two .debs", got)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/object"
 )
 
 // testNow is when the tests happen.
@@ -215,6 +216,19 @@ func (a *testArchive) source(packages ...string) Source {
 		Archives: []Archive{{URL: testURL, Suite: "test", Areas: []string{"main"}, Keyring: a.keyring}},
 		Packages: packages, Arch: "amd64", Now: testNow,
 	}
+}
+
+// fetched resolves and fetches into a store.
+func (a *testArchive) fetched(t *testing.T, store *object.Store, src Source) Lock {
+	t.Helper()
+	lock, err := Resolve(t.Context(), store, src, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
+		t.Fatal(err)
+	}
+	return lock
 }
 
 // build resolves, fetches and lays out.

@@ -301,13 +301,7 @@ func TestTreeDecodesNothingTwice(t *testing.T) {
 	a := newArchive(t, simpleDebs()...)
 	store := openStore(t)
 	src := a.source("app")
-	lock, err := Resolve(t.Context(), store, src, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
-		t.Fatal(err)
-	}
+	lock := a.fetched(t, store, src)
 	first, err := Tree(t.Context(), store, lock, src)
 	if err != nil {
 		t.Fatal(err)
@@ -406,13 +400,7 @@ func TestFileHoldsAnotherPackageThanItsIndexSays(t *testing.T) {
 func TestEveryTreeHasAccountsAndDirectories(t *testing.T) {
 	a := newArchive(t, deb{name: "app", version: "1", data: []member{{name: "./late", body: "x"}}})
 	store := openStore(t)
-	lock, err := Resolve(t.Context(), store, a.source("app"), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Fetch(t.Context(), store, lock, a, nil); err != nil {
-		t.Fatal(err)
-	}
+	lock := a.fetched(t, store, a.source("app"))
 	made, err := Tree(t.Context(), store, lock, a.source("app"))
 	if err != nil {
 		t.Fatal(err)

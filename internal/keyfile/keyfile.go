@@ -18,6 +18,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
+	"github.com/ashlar-infra/ashlar/internal/durable"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
@@ -69,22 +71,44 @@ func New(name string, passphrase []byte) (trust.PublicKey, error) {
 	if err != nil {
 		return public, err
 	}
-	if err := write(name+privateSuffix, pem.EncodeToMemory(block), 0o600); err != nil {
-		return public, err
-	}
-	return public, write(name+publicSuffix, []byte(public.PEM()), 0o644)
+	return public, writeBoth(
+		file{name + publicSuffix, []byte(public.PEM()), 0o644},
+		file{name + privateSuffix, pem.EncodeToMemory(block), 0o600},
+	)
 }
 
-func write(path string, text []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// file is one half of a key, as it is kept.
+type file struct {
+	path string
+	text []byte
+	mode os.FileMode
+}
+
+// writeBoth writes both halves, or none.
+func writeBoth(public, private file) error {
+	if err := write(public); err != nil {
+		return err
+	}
+	if err := write(private); err != nil {
+		return errors.Join(err, os.Remove(public.path))
+	}
+	return durable.SyncDir(filepath.Dir(private.path))
+}
+
+// write makes a file that is not there yet. After an error it is not there.
+func write(half file) error {
+	f, err := os.OpenFile(half.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, half.mode)
 	if errors.Is(err, fs.ErrExist) {
-		return fault.New(fault.Conflict, "there is a key of that name").At(path).Mend("choose another name: a key is never overwritten")
+		return fault.New(fault.Conflict, "there is a key of that name").At(half.path).Mend("choose another name: a key is never overwritten")
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "the key cannot be written: %w", err)
 	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	_, err = f.Write(half.text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(fault.New(fault.Unavailable, "the key cannot be written: %w", err), os.Remove(half.path))
+	}
+	return nil
 }
 
 // openFile reads a private key.
@@ -158,23 +182,33 @@ func Public(path string) (trust.PublicKey, error) {
 	return k, nil
 }
 
-// List gives the names of the keys of a directory.
+// List gives the names of the keys of a directory; none if it is not there.
 func List(dir string) ([]string, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*"+publicSuffix))
-	for i, n := range names {
-		names[i] = strings.TrimSuffix(n, publicSuffix)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		if stem, ok := strings.CutSuffix(e.Name(), publicSuffix); ok && stem != "" {
+			names = append(names, filepath.Join(dir, stem))
+		}
 	}
 	return names, err
 }
 
 func read(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxKeyFile {
-		return nil, fault.New(fault.Invalid, "the key has %d bytes; the limit is %d", info.Size(), maxKeyFile).At(path)
-	}
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.New(fault.NotFound, "the key cannot be read: %w", err)
+		return nil, fault.New(fault.NotFound, "the key cannot be read: %w", err).Mend("ashlar key ls  shows those that are here")
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the key cannot be read: %w", err)
+	}
+	if len(text) > maxKeyFile {
+		return nil, fault.New(fault.Invalid, "the key has more than %d bytes", maxKeyFile).At(path).Mend("name the file that  ashlar key new  made")
 	}
 	return text, nil
 }

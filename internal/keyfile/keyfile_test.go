@@ -54,6 +54,15 @@ func TestKeyFile(t *testing.T) {
 			t.Errorf("%s: %v, want %s", what, err, c.kind)
 		}
 	}
+	if err := os.Remove(name + ".pub"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(name, []byte("other")); fault.Of(err).Kind != fault.Conflict {
+		t.Errorf("over a private key alone: %v", err)
+	}
+	if _, err := os.Stat(name + ".pub"); err == nil {
+		t.Error("the public half of the key that was refused stays")
+	}
 	text, err := os.ReadFile(name + ".key")
 	if err != nil || !strings.HasPrefix(string(text), "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----") {
 		t.Errorf("%v\n%s", err, text)

@@ -77,8 +77,8 @@ func Use(name, address string) (trust.PublicKey, error) {
 	if err != nil {
 		return public, fault.New(fault.Invalid, "%w", err)
 	}
-	if err := write(name+publicSuffix, []byte(public.PEM()), 0o644); err != nil {
-		return public, err
-	}
-	return public, write(name+uriSuffix, []byte(address+"\n"), 0o600)
+	return public, writeBoth(
+		file{name + publicSuffix, []byte(public.PEM()), 0o644},
+		file{name + uriSuffix, []byte(address + "\n"), 0o600},
+	)
 }

@@ -62,9 +62,9 @@ func parsePKCS11(address string) (token, error) {
 // args are those that find the key.
 func (t token) args(more ...string) []string {
 	args := append([]string{"--module", t.module}, more...)
-	for flag, value := range map[string]string{"--token-label": t.label, "--label": t.object, "--id": t.id} {
-		if value != "" {
-			args = append(args, flag, value)
+	for _, x := range []struct{ flag, value string }{{"--token-label", t.label}, {"--label", t.object}, {"--id", t.id}} {
+		if x.value != "" {
+			args = append(args, x.flag, x.value)
 		}
 	}
 	return args

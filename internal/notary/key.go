@@ -77,7 +77,9 @@ func newKey(dir, host string) (note.Signer, note.Verifier, error) {
 		return nil, nil, fmt.Errorf("make the key of the log: %w", err)
 	}
 	// The public one first: a key without it would look damaged.
-	err = errors.Join(durable.Replace(filepath.Join(dir, publicFile), []byte(public+"\n"), 0o644), durable.Replace(filepath.Join(dir, keyFile), []byte(private+"\n"), 0o600))
+	if err = durable.Replace(filepath.Join(dir, publicFile), []byte(public+"\n"), 0o644); err == nil {
+		err = durable.Replace(filepath.Join(dir, keyFile), []byte(private+"\n"), 0o600)
+	}
 	if err != nil {
 		return nil, nil, fault.New(fault.Unavailable, "the key of the log cannot be written: %w", err).At(filepath.Join(dir, keyFile))
 	}

@@ -87,10 +87,7 @@ func (s *stack) put(e image.Entry) error {
 	n := dir.children[name]
 	if n == nil || n.entry.Type != image.Dir || e.Type != image.Dir {
 		n = &node{}
-		if dir.children == nil {
-			dir.children = map[string]*node{}
-		}
-		dir.children[name] = n
+		dir.child(name, n)
 	}
 	n.entry = e
 	return nil
@@ -104,8 +101,8 @@ const maxLinks = 40
 
 // walk goes down a path of directories. Symbolic links of lower layers are followed as
 // a process whose root this is would follow them, except that none may climb over the
-// root. With make, what is missing is made: 0755, root's.
-func (s *stack) walk(p string, make bool) (*node, error) {
+// root. With create, what is missing is made: 0755, root's.
+func (s *stack) walk(p string, create bool) (*node, error) {
 	at := []*node{s.root}
 	rest := strings.Split(p, "/")
 	for links := 0; len(rest) > 0; {
@@ -123,7 +120,7 @@ func (s *stack) walk(p string, make bool) (*node, error) {
 		}
 		dir := at[len(at)-1]
 		n := dir.children[name]
-		if n == nil && !make {
+		if n == nil && !create {
 			return nil, nil
 		}
 		if n == nil {
@@ -142,7 +139,7 @@ func (s *stack) walk(p string, make bool) (*node, error) {
 		case image.Dir:
 			at = append(at, n)
 		default:
-			if !make {
+			if !create {
 				return nil, nil
 			}
 			return nil, refused("%s leads through %s, which is a file of a layer below", clip(p), clip(name))

@@ -118,18 +118,12 @@ var hostileImages = map[string]struct {
 		i.reconfigure()
 		return i.archive()
 	}, "0 DiffIDs of type \"layers\", its manifest 1 layers"},
-	"a layer that is said to be shorter": {func(t *testing.T) string {
-		i := small1(t)
+	"a layer that is said to be shorter": {spoiled(func(i *img) {
 		i.manifest.Layers[0].Size--
-		i.finish()
-		return i.archive()
-	}, "bytes, not"},
-	"a size below zero": {func(t *testing.T) string {
-		i := small1(t)
+	}), "bytes, not"},
+	"a size below zero": {spoiled(func(i *img) {
 		i.manifest.Layers[0].Size = -1
-		i.finish()
-		return i.archive()
-	}, "has -1 bytes"},
+	}), "has -1 bytes"},
 	"a configuration for another machine": {func(t *testing.T) string {
 		i := small1(t)
 		i.config.Architecture = "s390x"
@@ -137,58 +131,40 @@ var hostileImages = map[string]struct {
 		i.index.Manifests[0].Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
 		return i.archive()
 	}, "no image for linux/amd64"},
-	"a digest that is a path": {func(t *testing.T) string {
-		i := small1(t)
+	"a digest that is a path": {spoiled(func(i *img) {
 		i.manifest.Layers[0].Digest = "sha256:../../../../etc/passwd"
-		i.finish()
-		return i.archive()
-	}, "which is not a SHA-256"},
-	"a weaker digest": {func(t *testing.T) string {
-		i := small1(t)
+	}), "which is not a SHA-256"},
+	"a weaker digest": {spoiled(func(i *img) {
 		i.manifest.Config.Digest = "md5:d41d8cd98f00b204e9800998ecf8427e"
-		i.finish()
-		return i.archive()
-	}, "which is not a SHA-256"},
-	"a layer that is elsewhere": {func(t *testing.T) string {
-		i := small1(t)
+	}), "which is not a SHA-256"},
+	"a layer that is elsewhere": {spoiled(func(i *img) {
 		i.manifest.Layers[0].MediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-		i.finish()
-		return i.archive()
-	}, "not that of a layer"},
+	}), "not that of a layer"},
 	"a layer that is not there": {func(t *testing.T) string {
 		i := small1(t)
 		delete(i.blobs, i.manifest.Layers[0].Digest)
 		return i.archive()
 	}, "is not in the archive"},
-	"an artifact, not an image": {func(t *testing.T) string {
-		i := small1(t)
+	"an artifact, not an image": {spoiled(func(i *img) {
 		i.manifest.Config.MediaType = "application/vnd.example"
-		i.finish()
-		return i.archive()
-	}, "is not an image but"},
+	}), "is not an image but"},
 	"a manifest and index at once": {func(t *testing.T) string {
 		i := small1(t)
 		b := bytes.Replace(i.json(i.manifest), []byte(`{"schemaVersion":2`), []byte(`{"manifests":[],"schemaVersion":2`), 1)
 		i.index.Manifests[0] = i.add(ocispec.MediaTypeImageManifest, b)
 		return i.archive()
 	}, "a manifest and an index at once"},
-	"a manifest above the limit": {func(t *testing.T) string {
-		i := small1(t)
+	"a manifest above the limit": {spoiled(func(i *img) {
 		i.manifest.Annotations = map[string]string{"a": strings.Repeat("x", manifestLimit)}
-		i.finish()
-		return i.archive()
-	}, "at most 4194304 are read"},
+	}), "at most 4194304 are read"},
 	"an index above the limit": {func(t *testing.T) string {
 		i := small1(t)
 		i.index.Annotations = map[string]string{"a": strings.Repeat("x", manifestLimit)}
 		return i.archive()
 	}, "at most 4194304 are read"},
-	"a thousand layers": {func(t *testing.T) string {
-		i := small1(t)
+	"a thousand layers": {spoiled(func(i *img) {
 		i.manifest.Layers = slices.Repeat(i.manifest.Layers, 1000)
-		i.finish()
-		return i.archive()
-	}, "1000 layers, more than 512"},
+	}), "1000 layers, more than 512"},
 	"an index that names itself": {func(t *testing.T) string {
 		i := small1(t)
 		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("self"), Size: 0}
@@ -352,6 +328,16 @@ func (i *img) role(name string) string {
 }
 
 // small1 is a sound image of one layer of one file.
+// spoiled gives the archive of a sound image whose manifest was changed.
+func spoiled(change func(i *img)) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		i := small1(t)
+		change(i)
+		i.finish()
+		return i.archive()
+	}
+}
+
 func small1(t testing.TB) *img { return imageOf(t, "gzip", tarOf(t, file{name: "f", body: "sound"})) }
 
 // swap puts other bytes under a digest.

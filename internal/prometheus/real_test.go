@@ -25,7 +25,7 @@ func program(t *testing.T) string {
 			return found
 		}
 	}
-	t.Skip("no prometheus here: scripts/unpack prometheus usr/bin/prometheus bin/prometheus")
+	t.Fatal("no prometheus here: scripts/unpack prometheus usr/bin/prometheus bin/prometheus")
 	return ""
 }
 

@@ -40,11 +40,11 @@ type Fetched struct {
 }
 
 // Fetch brings an image from another registry into the object store, by tag or digest.
-// Of an index it takes the image for linux and that architecture (GOARCH), or with an empty
-// one all images. Everything is compared with its digest and size, and appears only when it is. What is here already is not fetched
-// again. It stays as what is pushed does, in the repository HOST/NAME, under its tag; with
-// loose set without one, so that it goes after a day if nothing else keeps it. Garbage is
-// not collected meanwhile.
+// Of an index it takes the image for linux and that architecture (GOARCH), or with an
+// empty one all images. Everything is compared with its digest and size, and appears
+// only when it is. What is here already is not fetched again. It stays as what is pushed
+// does, in the repository HOST/NAME, under its tag; with loose set without one, so that
+// it goes after a day if nothing else keeps it. Garbage is not collected meanwhile.
 func Fetch(ctx context.Context, objects *object.Store, reference, arch string, loose bool, tell func(Moved)) (Fetched, error) {
 	ref, err := ParseReference(reference)
 	if err != nil {

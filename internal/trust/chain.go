@@ -170,11 +170,8 @@ func (c *Chain) Extend(r Root, signers []crypto.Signer, random io.Reader) (*Chai
 // a refusal.
 func (c *Chain) Follows(before *Chain) error {
 	for i, v := range before.versions {
-		if i >= len(c.versions) {
-			if i == 0 || c.versions[i-1].digest == before.versions[i-1].digest {
-				return refuse(RolledBack, "the trust root has %d versions; one with %d was used before", len(c.versions), len(before.versions))
-			}
-			break
+		if i == len(c.versions) {
+			return refuse(RolledBack, "the trust root has %d versions; one with %d was used before", len(c.versions), len(before.versions))
 		}
 		if v.digest != c.versions[i].digest {
 			return refuse(OtherRoot, "version %d of the trust root is not the one that was used before", i+1)

@@ -114,9 +114,11 @@ func (s *Server) cosign(p record.ConsistencyProof) ([]byte, error) {
 	}
 	c, no := decide(known, log, p)
 	if no != nil {
-		if no.status == http.StatusUnprocessableEntity || no.status == http.StatusConflict && p.Old == known.Size {
-			// Signed by the log and not what it promised: evidence.
+		switch {
+		case no.status == http.StatusConflict && p.Old == known.Size: // two of one size, both signed by the log: evidence
 			s.log.Error("a log broke its promise", "log", origin, "why", no.what, "checkpoint", string(p.Checkpoint))
+		case no.status == http.StatusUnprocessableEntity: // anybody can send a true checkpoint with a false proof
+			s.log.Warn("a checkpoint does not provably follow the one before", "log", origin, "why", no.what, "checkpoint", string(p.Checkpoint))
 		}
 		return nil, no
 	}
