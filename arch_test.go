@@ -87,7 +87,7 @@ var packages = map[string]pkg{
 	"internal/secret":     {adapter, "durable fault release rollout", "", "values of secrets, encrypted; what a release names of them is all that others see"},
 	"internal/gc":         {adapter, "image release rollout", "object seal", "what may be deleted follows from documents; what deletes is passed in"},
 	"internal/load":       {adapter, "", "", "sends requests and counts; knows http alone, so that it can judge anything"},
-	"internal/keyfile":    {adapter, "durable fault trust", "", "private keys in files; what they sign is a value of trust"},
+	"internal/keyfile":    {adapter, "durable fault trust", "", "private keys, wherever they are kept; what they sign is a value of trust"},
 	"internal/referrer":   {adapter, "fault image object trust", "", "statements in the content store, beside what they are about"},
 	"internal/rebuild":    {adapter, "fault", "", "a tar of inputs, written and read; the build is the ordinary one"},
 	"internal/trustroot":  {adapter, "durable fault trust", "", "the trust root of a state directory: a file, and the memory of what it was"},

@@ -67,7 +67,11 @@ func (s *signer) run(args ...string) (out string, took time.Duration) {
 	s.t.Helper()
 	var stdout, stderr bytes.Buffer
 	began := time.Now()
-	if run(s.t.Context(), append(args, "--dir", s.dir, "--file", filepath.Join(s.source, "ashlar.yaml")), strings.NewReader(""), &stdout, &stderr) != 0 {
+	where := []string{"--dir", s.dir}
+	if args[0] == "build" {
+		where = append(where, "--file", filepath.Join(s.source, "ashlar.yaml"))
+	}
+	if run(s.t.Context(), append(args, where...), strings.NewReader(""), &stdout, &stderr) != 0 {
 		s.t.Fatalf("ashlar %s:\n%s", strings.Join(args, " "), stderr.String())
 	}
 	return stdout.String(), time.Since(began)

@@ -212,7 +212,7 @@ func (p *program) showBuilt(out builtView) {
 		if c.Reused {
 			how = "unchanged"
 		}
-		p.out.linef("%s  artifact %s  seal %s  %d files, %s  %s", c.Name, short(c.Artifact), short(c.Seal), c.Files, size(c.Bytes), how)
+		p.out.linef("%s  artifact %s  seal %s  %s, %s  %s", c.Name, short(c.Artifact), short(c.Seal), count(c.Files, "file"), size(c.Bytes), how)
 		if c.Index != "" {
 			p.out.linef("%s  index %s of all platforms", c.Name, short(c.Index))
 		}

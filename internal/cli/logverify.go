@@ -25,7 +25,7 @@ type logKeys struct {
 
 func (k *logKeys) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&k.log, "log-key", "", "public key of the log; without it: that of the state directory")
-	cmd.Flags().StringArrayVar(&k.witnesses, "witness-key", nil, "public key of a witness that has to have cosigned; may be given again")
+	cmd.Flags().StringArrayVar(&k.witnesses, "witness-key", nil, "public `KEY` of a witness that has to have cosigned; may be given again")
 	cmd.Flags().IntVar(&k.quorum, "quorum", 0, "how many of the witnesses are enough; 0: all")
 }
 

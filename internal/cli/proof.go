@@ -237,7 +237,7 @@ func (p *program) verifyCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&rootPath, "trust-root", "", "the trust root that you believe; for an environment, the server's if it is not named")
-	cmd.Flags().StringSliceVar(&require, "require", nil, "checks that have to be done too: "+strings.Join(proof.Names(), ", "))
+	cmd.Flags().StringSliceVar(&require, "require", nil, "`CHECKS` that have to be done too: "+strings.Join(proof.Names(), ", "))
 	cmd.Flags().DurationVar(&maxAge, "max-age", 0, "refuse evidence that is older: of the last witness, or without one of the last entry")
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -102,12 +103,17 @@ func (p *program) root() *cobra.Command {
 	p.group(root, "app", p.pushCommand(), p.pullCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand(), p.trialCommand())
 	for _, cmd := range root.Commands() {
-		p.addFile(cmd)
+		if !slices.Contains(withoutFile, cmd.Name()) {
+			p.addFile(cmd)
+		}
 	}
 	completeArguments(root)
 	wrapArgs(root)
 	return root
 }
+
+// withoutFile are the commands that look at no definition.
+var withoutFile = []string{"key", "trust", "statement", "server", "router", "registry", "gc", "doctor", "simulate", "schema", "version"}
 
 // addFile adds --file, which is -f wherever that does not mean --follow.
 func (p *program) addFile(cmd *cobra.Command) {

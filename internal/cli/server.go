@@ -40,7 +40,7 @@ func (p *program) serverCommand() *cobra.Command {
 	logFlags(cmd, &q.Log)
 	metricsFlag(cmd, "router-metrics", &q.RouterMetrics)
 	cmd.Flags().StringVar(&q.Notary.Listen, "log-listen", "", "serve the record for reading at an address of the loopback, such as 127.0.0.1:8441")
-	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "\"KEY URL\" of a witness that cosigns the record; may be given again")
+	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "`KEY URL` of a witness that cosigns the record; may be given again")
 	cmd.Flags().StringVar(&q.Notary.Anchor, "anchor", "", "keep the record's checkpoints also in a file, or in a Git repository")
 	cmd.Flags().DurationVar(&q.Notary.AnchorEvery, "anchor-every", time.Hour, "how often at most")
 	cmd.Flags().StringVar(&q.SecretIdentity, "secret-identity", os.Getenv("ASHLAR_SECRET_IDENTITY"),

@@ -34,11 +34,11 @@ type trustChange struct {
 
 func (c *trustChange) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&c.signers, "sign", nil, "private root key that signs; as often as the threshold asks")
-	f.StringArrayVar(&c.add, "add", nil, "ROLE=KEY: give a public key a role; roles: root, release, builder, rebuilder, approver, deployer")
-	f.StringArrayVar(&c.threshold, "threshold", nil, "ROLE=N: how many keys of the role have to agree")
-	f.StringArrayVar(&c.logs, "log", nil, "public key of a log whose proofs count:  ashlar log key")
-	f.StringArrayVar(&c.witnesses, "witness", nil, "public key of a witness of every log named with --log")
+	f.StringArrayVar(&c.signers, "sign", nil, "private root `KEY` that signs; as often as the threshold asks")
+	f.StringArrayVar(&c.add, "add", nil, "give a public key a role, as `ROLE=KEY`; roles: root, release, builder, rebuilder, approver, deployer")
+	f.StringArrayVar(&c.threshold, "threshold", nil, "how many keys of the role have to agree, as `ROLE=N`")
+	f.StringArrayVar(&c.logs, "log", nil, "public `KEY` of a log whose proofs count:  ashlar log key")
+	f.StringArrayVar(&c.witnesses, "witness", nil, "public `KEY` of a witness of every log named with --log")
 	f.IntVar(&c.quorum, "quorum", 0, "how many of these witnesses have to have seen a log")
 	f.DurationVar(&c.expires, "expires", 365*24*time.Hour, "how long nothing newer is needed")
 }
@@ -81,10 +81,10 @@ func (p *program) trustRotateCommand() *cobra.Command {
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringArrayVar(&c.remove, "remove", nil, "ROLE=KEY: take a role from a key, by file or ID")
-	cmd.Flags().StringArrayVar(&c.atLog, "from-index", nil, "LOG=INDEX: entries of the log from there on are judged by this version")
+	cmd.Flags().StringArrayVar(&c.remove, "remove", nil, "take a role from a key, by file or ID, as `ROLE=KEY`")
+	cmd.Flags().StringArrayVar(&c.atLog, "from-index", nil, "entries of the log from there on are judged by this version, as `LOG=INDEX`")
 	cmd.Flags().StringVar(&c.revoke, "revoke", "", "key, by file or ID, that is not to be believed any more")
-	cmd.Flags().StringArrayVar(&c.from, "since", nil, "LOG=INDEX: what it said before that entry stays true; without it nothing does")
+	cmd.Flags().StringArrayVar(&c.from, "since", nil, "what it said before that entry stays true, as `LOG=INDEX`; without it nothing does")
 	cmd.Flags().StringVar(&c.reason, "reason", "", "why it is revoked")
 	return cmd
 }

@@ -20,8 +20,8 @@ const bundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 // Bounds of statements that are fetched.
 const (
-	maxStatements = 1000      // about one manifest
-	maxStatement  = 128 << 20 // bytes of one
+	maxStatements = 1000     // about one manifest
+	maxStatement  = 64 << 20 // bytes of one: of a bundle that package trust reads
 )
 
 // FetchStatements brings the statements about what was fetched, the index too, and attaches
@@ -86,8 +86,11 @@ func fetchBundle(ctx context.Context, in name.Repository, manifest v1.Hash) ([]b
 		return nil, failed("fetch", ref, err)
 	}
 	layers, err := img.Layers()
-	if err != nil || len(layers) != 1 {
-		return nil, fault.New(fault.Refused, "the statement %s has not one layer (%d): %w", ref, len(layers), errors.Join(err, errors.ErrUnsupported))
+	if err != nil {
+		return nil, failed("fetch", ref, err)
+	}
+	if len(layers) != 1 {
+		return nil, fault.New(fault.Refused, "the statement %s has %d layers, not one", ref, len(layers))
 	}
 	r, err := layers[0].Compressed()
 	if err != nil {
