@@ -282,9 +282,9 @@ func table(w io.Writer, title string, stats []stat) {
 func number(v float64, unit string) string {
 	decimals := 2
 	switch {
-	case v == math.Trunc(v) || v >= 100:
+	case v == math.Trunc(v) || math.Abs(v) >= 100:
 		decimals = 0
-	case v >= 10:
+	case math.Abs(v) >= 10:
 		decimals = 1
 	}
 	return strings.TrimSpace(fmt.Sprintf("%.*f %s", decimals, v, unit))
