@@ -10,6 +10,7 @@ package osv
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ type Name struct {
 // affected is what one record says of one package.
 type affected struct {
 	*Vulnerability
-	ranges   []versions
+	ranges   [][]event // each in the order of versions
 	versions []string
 }
 
@@ -62,13 +63,10 @@ type Vulnerability struct {
 	Published time.Time
 }
 
-// versions is a range of versions.
-type versions struct {
-	kind   string // ECOSYSTEM or SEMVER
-	events []event
-}
+// event is one end of a range of versions; one of its fields is set.
+type event struct{ introduced, fixed, lastAffected string }
 
-type event struct{ Introduced, Fixed, LastAffected string }
+func (e event) version() string { return cmp.Or(e.introduced, e.fixed, e.lastAffected) }
 
 // Found is a vulnerability of a package.
 type Found struct {
@@ -232,16 +230,41 @@ func (d *Database) add(r record) error {
 			if len(g.Events) > maxEvents {
 				return fmt.Errorf("%s has a range of %d events", r.ID, len(g.Events))
 			}
-			in := versions{kind: g.Type}
+			var events []event
 			for _, e := range g.Events {
-				in.events = append(in.events, event{e["introduced"], e["fixed"], e["last_affected"]})
+				events = append(events, event{e["introduced"], e["fixed"], e["last_affected"]})
 			}
-			out.ranges = append(out.ranges, in)
+			sortEvents(events, order(a.Package.Ecosystem))
+			out.ranges = append(out.ranges, events)
 		}
 		key := Name{a.Package.Ecosystem, a.Package.Name}
 		d.affected[key] = append(d.affected[key], out)
 	}
 	return nil
+}
+
+// sortEvents puts events into the order of their versions: a record may have them in any
+// (https://ossf.github.io/osv-schema/, "Evaluation"). With a version that cannot be read
+// they stay as they came.
+func sortEvents(events []event, compare func(a, b string) (int, bool)) {
+	for _, e := range events {
+		if _, known := compare(e.version(), e.version()); !known && e.version() != "0" {
+			return
+		}
+	}
+	slices.SortStableFunc(events, func(a, b event) int {
+		x, y := a.version(), b.version()
+		switch {
+		case x == y:
+			return 0
+		case x == "0":
+			return -1
+		case y == "0":
+			return 1
+		}
+		c, _ := compare(x, y)
+		return c
+	})
 }
 
 // Match gives the vulnerabilities of one version of a package, sorted by ID.
@@ -262,27 +285,25 @@ func (a affected) hits(n Name, version string) (fixed string, hit bool) {
 	compare := order(n.Ecosystem)
 	hit = slices.Contains(a.versions, version)
 	for _, r := range a.ranges {
-		from, in := "", false
-		for _, e := range r.events {
+		in := false
+		for _, e := range r {
 			switch {
-			case e.Introduced != "":
-				c, known := compare(version, e.Introduced)
-				if e.Introduced == "0" || c >= 0 || !known {
-					from, in = e.Introduced, true
-				}
-			case e.Fixed != "" && in:
-				if c, known := compare(version, e.Fixed); c < 0 || !known {
-					return e.Fixed, true
+			case e.introduced != "":
+				c, known := compare(version, e.introduced)
+				in = in || e.introduced == "0" || c >= 0 || !known
+			case e.fixed != "" && in:
+				if c, known := compare(version, e.fixed); c < 0 || !known {
+					return e.fixed, true
 				}
 				in = false
-			case e.LastAffected != "" && in:
-				if c, known := compare(version, e.LastAffected); c <= 0 || !known {
+			case e.lastAffected != "" && in:
+				if c, known := compare(version, e.lastAffected); c <= 0 || !known {
 					return "", true
 				}
 				in = false
 			}
 		}
-		hit = hit || in && from != ""
+		hit = hit || in
 	}
 	return "", hit
 }

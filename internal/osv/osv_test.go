@@ -55,6 +55,21 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+// TestEventsInAnyOrder: a record need not have the ends of its ranges in order.
+func TestEventsInAnyOrder(t *testing.T) {
+	const events = `{"introduced":"0.5.0"},{"fixed":"0.17.0"},{"introduced":"0.20.0"},{"last_affected":"0.21.0"}`
+	d := database(t, strings.Replace(goRecord, events, `{"last_affected":"0.21.0"},{"fixed":"0.17.0"},{"introduced":"0.20.0"},{"introduced":"0.5.0"}`, 1))
+	for version, want := range map[string]string{"v0.4.0": "", "v0.16.0": "mended in 0.17.0", "v0.18.0": "", "v0.21.0": "mended in ", "v0.22.0": ""} {
+		got := ""
+		for _, f := range d.Match(Name{"Go", "golang.org/x/net"}, version) {
+			got += "mended in " + f.Fixed
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", version, got, want)
+		}
+	}
+}
+
 // The scores are those of the specifications' examples (https://www.first.org/cvss/examples)
 // and of FIRST's calculators.
 func TestScores(t *testing.T) {
