@@ -54,7 +54,7 @@ func TestDockerfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := onlyTools(t, "buildah")
+	path := tools(t)
 	storage := t.TempDir()
 	t.Cleanup(func() { _ = syscall.Unmount(filepath.Join(storage, "root", "overlay"), syscall.MNT_DETACH) }) // it may not be mounted
 	conf := filepath.Join(storage, "storage.conf")
@@ -71,7 +71,7 @@ func TestDockerfile(t *testing.T) {
 			}
 			for name, value := range map[string]string{
 				"PATH": filepath.Dir(ours) + ":" + path, "ASHLAR_DIR": env.WorkDir + "/state", "NO_COLOR": "1", "TZ": "UTC",
-				"CONTAINERS_STORAGE_CONF": conf, "BUILDAH_ISOLATION": "chroot",
+				"CONTAINERS_STORAGE_CONF": conf, "BUILDAH_ISOLATION": "chroot", "LATE": env.WorkDir + "/late",
 			} {
 				env.Setenv(name, value)
 			}
@@ -80,16 +80,23 @@ func TestDockerfile(t *testing.T) {
 	})
 }
 
-// onlyTools is a directory for PATH in which there is one program that builds Dockerfiles.
-func onlyTools(t *testing.T, tool string) string {
+// tools is a directory for PATH in which buildah is the only program that builds
+// Dockerfiles. While there is a file $LATE, no two of its images are the same.
+func tools(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{tool, "sh", "cat", "sed", "ls", "wc"} {
+	for _, name := range []string{"buildah", "sh", "cat", "touch", "ls", "wc"} {
 		at, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatalf("%s is missing:  apt-get install %s", name, name)
 		}
-		if err := os.Symlink(at, filepath.Join(dir, name)); err != nil {
+		if name == "buildah" {
+			script := "#!/bin/sh\nif [ $1 = build ] && [ -e $LATE ]; then shift; set -- build --label late=$$ \"$@\"; fi\nexec " + at + " \"$@\"\n"
+			err = os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755)
+		} else {
+			err = os.Symlink(at, filepath.Join(dir, name))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

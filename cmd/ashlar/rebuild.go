@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/mod/module"
@@ -305,7 +306,7 @@ func buildAlone(ctx context.Context, dir string, in rebuild.Inputs, progress io.
 	}
 	file := filepath.Join(dir, rebuild.Source, filepath.FromSlash(in.Definition))
 	cmd := exec.CommandContext(ctx, self, "build", "--locked", "--untested", "--output", "json", "--dir", filepath.Join(dir, "state"), "--file", file)
-	cmd.Dir = filepath.Dir(file)
+	cmd.Args[0], cmd.Dir = os.Args[0], filepath.Dir(file)
 	proxy := "off"
 	if _, err := os.Stat(filepath.Join(dir, rebuild.Modules)); err == nil {
 		proxy = "file://" + filepath.Join(dir, rebuild.Modules)
@@ -314,7 +315,9 @@ func buildAlone(ctx context.Context, dir string, in rebuild.Inputs, progress io.
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "TMPDIR=" + dir, "GOPROXY=" + proxy, "GOSUMDB=off", "GOTOOLCHAIN=local",
 		"GOMODCACHE=" + filepath.Join(dir, "modcache"), "GOCACHE=" + filepath.Join(dir, "gocache"),
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // compilers too
+	cmd.WaitDelay = 5 * time.Second
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
@@ -322,7 +325,11 @@ func buildAlone(ctx context.Context, dir string, in rebuild.Inputs, progress io.
 	}
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, progress)
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
 		f := fault.New(fault.Refused, "it cannot be built anew without a network: %w", err)
 		for line := range strings.Lines(said.String()) {
 			f.Detail("| " + strings.TrimRight(line, "\n"))
