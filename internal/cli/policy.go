@@ -100,7 +100,7 @@ func (p *program) policyShowCommand() *cobra.Command {
 func (p *program) policyRemoveCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use: "remove ENV", Short: "Take the policy of an environment away: every release is admitted then", Args: cobra.ExactArgs(1),
+		Use: "remove ENV", Aliases: []string{"rm"}, Short: "Take the policy of an environment away: every release is admitted then", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: p.completeEnvs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.inEnvironment(cmd, args[0], func(ctx context.Context, c *api.Client, app, env string) error {

@@ -103,20 +103,22 @@ func (p *program) root() *cobra.Command {
 	p.group(root, "app", p.pushCommand(), p.pullCommand())
 	root.AddCommand(p.schemaCommand(), p.versionCommand(), p.trialCommand())
 	for _, cmd := range root.Commands() {
-		if !slices.Contains(withoutFile, cmd.Name()) {
-			p.addFile(cmd)
-		}
+		p.addFile(cmd)
 	}
 	completeArguments(root)
 	wrapArgs(root)
 	return root
 }
 
-// withoutFile are the commands that look at no definition.
-var withoutFile = []string{"key", "trust", "statement", "server", "router", "registry", "gc", "doctor", "simulate", "schema", "version"}
+// withoutFile are the commands that look at no definition, with those below them.
+var withoutFile = []string{"key", "trust", "statement", "server", "router", "registry", "gc", "doctor", "simulate", "schema", "version",
+	"log verify", "log prove", "log consistency", "log check", "log key", "log renew"}
 
 // addFile adds --file, which is -f wherever that does not mean --follow.
 func (p *program) addFile(cmd *cobra.Command) {
+	if slices.Contains(withoutFile, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")) {
+		return
+	}
 	letter := "f"
 	if cmd.Flags().ShorthandLookup("f") != nil {
 		letter = ""

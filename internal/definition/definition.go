@@ -56,7 +56,7 @@ type GoSource struct {
 // FilesSource copies files that match globs.
 type FilesSource struct {
 	From    []string // globs relative to the definition, ** allowed; a pattern that matches nothing is an error
-	Base    string   // prefix (relative to the definition) that is stripped from a match before it is joined to To; empty: GlobBase of each pattern
+	Base    string   // prefix (relative to the definition) that is stripped from a match before it is joined to To; empty: globBase of each pattern
 	To      string   // absolute destination directory, or the file itself when From is one plain file and To has no trailing slash
 	Mode    *uint32  // permission bits of files; default 0644, or 0755 where the source has an executable bit
 	UID     int      // owner

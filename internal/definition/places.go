@@ -54,7 +54,7 @@ func (k *checker) places(run *node) {
 func (k *checker) secretPlaces(secrets *node) []place {
 	var out []place
 	for _, p := range pairs(secrets) {
-		one := place{SecretsDir + "/" + p.key, p.at, "the secret " + short(p.key), true}
+		one := place{secretsDir + "/" + p.key, p.at, "the secret " + short(p.key), true}
 		if path := p.val.get("path"); usable(path) {
 			one.path, one.at = path.raw, path.at
 		}

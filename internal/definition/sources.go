@@ -70,7 +70,7 @@ func (c *converter) filesSource(n *node) *FilesSource {
 // within checks that base is a part of every glob.
 func (c *converter) within(n *node, s *FilesSource) {
 	for _, glob := range s.From {
-		dir := GlobBase(glob)
+		dir := globBase(glob)
 		if s.Base == "." || glob == "" || dir == s.Base || strings.HasPrefix(dir, s.Base+"/") {
 			continue
 		}
@@ -99,10 +99,10 @@ func (c *converter) globs(n *node) []string {
 	return out
 }
 
-// GlobBase gives the directories of a glob before its first wildcard, "." for
+// globBase gives the directories of a glob before its first wildcard, "." for
 // none: what is cut off a match when FilesSource.Base is empty. For a plain path it is
 // the directory of the file.
-func GlobBase(glob string) string {
+func globBase(glob string) string {
 	parts := strings.Split(glob, "/")
 	for i, part := range parts {
 		if strings.ContainsAny(part, `*?[\`) || i == len(parts)-1 {

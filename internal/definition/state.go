@@ -57,8 +57,8 @@ func (c *converter) mounts(n *node) []release.Mount {
 	return out
 }
 
-// SecretsDir is where secrets are found that say nothing else.
-const SecretsDir = "/run/secrets"
+// secretsDir is where secrets are found that say nothing else.
+const secretsDir = "/run/secrets"
 
 func (c *converter) secrets(n *node) []release.Secret {
 	if n == nil {
@@ -66,7 +66,7 @@ func (c *converter) secrets(n *node) []release.Secret {
 	}
 	var out []release.Secret
 	for _, p := range n.pairs {
-		s := release.Secret{Name: p.key, Path: SecretsDir + "/" + p.key, Env: c.text(p.val.get("env"))}
+		s := release.Secret{Name: p.key, Path: secretsDir + "/" + p.key, Env: c.text(p.val.get("env"))}
 		if path := c.absolute(p.val.get("path")); path != "" {
 			s.Path = path
 		}

@@ -12,9 +12,9 @@ import (
 )
 
 // Retrying. A receiver that fails is asked again after growing pauses. What it could
-// not be told within GiveUp after it happened is skipped, which the record tells.
+// not be told within giveUp after it happened is skipped, which the record tells.
 const (
-	GiveUp     = 24 * time.Hour
+	giveUp     = 24 * time.Hour
 	firstPause = time.Second // doubles
 	mostPause  = 10 * time.Minute
 	storePause = 10 * time.Second // after an error of the store
@@ -112,7 +112,7 @@ func (c *Courier) deliver(ctx context.Context, r route, e *errand, event Event, 
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case now.Sub(happened) >= GiveUp:
+		case now.Sub(happened) >= giveUp:
 			return err
 		}
 		wait := max(pause, after)
@@ -150,7 +150,7 @@ func (c *Courier) attempt(ctx context.Context, r route, e *errand, event Event) 
 func (c *Courier) skip(ctx context.Context, r route, story *Story, entries []record.Entry, failed error) (int, error) {
 	old, worth := 0, 0
 	for i, e := range entries {
-		if i > 0 && c.Now().Sub(e.Time) < GiveUp {
+		if i > 0 && c.Now().Sub(e.Time) < giveUp {
 			break
 		}
 		old++
@@ -165,7 +165,7 @@ func (c *Courier) skip(ctx context.Context, r route, story *Story, entries []rec
 	if worth > 0 {
 		said = []record.Entry{{
 			Time: c.Now().UTC(), Actor: "ashlar", Kind: "webhook.skipped", App: r.env.App, Env: r.env.Env,
-			Reason: fmt.Sprintf("%s has not taken what happened more than %s ago: %v", name(r.url), GiveUp, failed),
+			Reason: fmt.Sprintf("%s has not taken what happened more than %s ago: %v", name(r.url), giveUp, failed),
 			Data: map[string]string{
 				"events": strconv.Itoa(worth), "first": strconv.FormatInt(entries[0].Index, 10), "last": strconv.FormatInt(last, 10),
 			},

@@ -7,9 +7,6 @@ import (
 	"strconv"
 )
 
-// CycloneDXType is the in-toto predicate type of what [CycloneDX] writes.
-const CycloneDXType = "https://cyclonedx.org/bom"
-
 type cdxDocument struct {
 	Format       string          `json:"bomFormat"`
 	Spec         string          `json:"specVersion"`

@@ -9,9 +9,6 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/image"
 )
 
-// ProvenanceType is the in-toto predicate type of what [Provenance] writes.
-const ProvenanceType = "https://slsa.dev/provenance/v1"
-
 // BuildType names the meaning of the parameters in a provenance; docs/security.md tells it.
 const BuildType = project + "buildtypes/component/v1"
 

@@ -8,9 +8,6 @@ import (
 // project begins every URI that is ours.
 const project = "https://github.com/ashlar-infra/ashlar/"
 
-// SPDXType is the in-toto predicate type of what [SPDX] writes.
-const SPDXType = "https://spdx.dev/Document"
-
 type spdxDocument struct {
 	Version       string             `json:"spdxVersion"`
 	License       string             `json:"dataLicense"`

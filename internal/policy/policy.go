@@ -31,7 +31,7 @@ var schemaText []byte
 // Limits of a policy.
 const (
 	MaxSize  = 256 << 10 // bytes of the document
-	MaxRules = 100
+	maxRules = 100
 	MaxExpr  = 4 << 10 // bytes of an expression
 )
 
@@ -83,8 +83,8 @@ func Parse(name string, src []byte) (*Policy, error) {
 	}
 	doc.Root().Get("groups").Each(func(name string, v definition.Value) { p.group(name, v) })
 	doc.Root().Get("rules").Each(func(name string, v definition.Value) { p.rule(name, v) })
-	if len(p.Rules) > MaxRules {
-		doc.Add(doc.Root().Get("rules"), 0, 0, "join rules that ask for the same", "there are %d rules; at most %d are possible", len(p.Rules), MaxRules)
+	if len(p.Rules) > maxRules {
+		doc.Add(doc.Root().Get("rules"), 0, 0, "join rules that ask for the same", "there are %d rules; at most %d are possible", len(p.Rules), maxRules)
 	}
 	if b := doc.Root().Get("breakGlass"); b != (definition.Value{}) {
 		p.breakGlass(b)

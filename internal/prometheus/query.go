@@ -26,7 +26,7 @@ import (
 
 // Limits of one query.
 const (
-	Timeout = 10 * time.Second // for the whole exchange, if ctx does not end before
+	timeout = 10 * time.Second // for the whole exchange, if ctx does not end before
 	maxBody = 1 << 20          // bytes of the answer
 )
 
@@ -50,7 +50,7 @@ func Query(ctx context.Context, base, expr string, credentials []byte) (value fl
 	if err != nil {
 		return 0, false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answer, err := ask(ctx, where, expr, login)
 	if err != nil {

@@ -157,7 +157,7 @@ func BenchmarkMount(b *testing.B) {
 		if err := Mount(target, s.Path(), seal); err != nil {
 			b.Fatal(err)
 		}
-		if err := Unmount(target); err != nil {
+		if err := unmount(target); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,9 +40,9 @@ func Mount(target, objects string, seals ...digest.Digest) error {
 	return nil
 }
 
-// Unmount takes away what Mount mounted at target. What is not mounted, or does
+// unmount takes away what Mount mounted at target. What is not mounted, or does
 // not exist, is not an error.
-func Unmount(target string) error {
+func unmount(target string) error {
 	for {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 		switch {

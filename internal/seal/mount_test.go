@@ -29,7 +29,7 @@ func mounted(t testing.TB, s *object.Store, how way, seals ...digest.Digest) str
 		t.Fatal(mountFault(target, err))
 	}
 	t.Cleanup(func() {
-		if err := Unmount(target); err != nil {
+		if err := unmount(target); err != nil {
 			t.Error(err)
 		}
 	})
@@ -171,7 +171,7 @@ func TestMountTable(t *testing.T) {
 		if len(added) != 1 || !strings.Contains(added[0], target) || !strings.Contains(added[0], "ashlar:"+top.Encoded()+"+"+base.Encoded()) {
 			t.Errorf("mounted (way %d): %q, want one overlay that names its seals", how, added)
 		}
-		if err := errors.Join(Unmount(target), Unmount(target)); err != nil {
+		if err := errors.Join(unmount(target), unmount(target)); err != nil {
 			t.Error(err)
 		}
 		if diff := cmp.Diff(before, mountTable(t)); diff != "" {
@@ -223,7 +223,7 @@ func TestMountRefusesADamagedSeal(t *testing.T) {
 	flip(t, file, 3000)
 	target := t.TempDir()
 	err := Mount(target, s.Path(), seal)
-	if err := Unmount(target); err != nil {
+	if err := unmount(target); err != nil {
 		t.Error(err)
 	}
 	if f := fault.Of(err); f == nil || f.Kind != fault.Refused || f.Where != file {
@@ -256,7 +256,7 @@ func TestMountWithOddPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := Unmount(target); err != nil {
+		if err := unmount(target); err != nil {
 			t.Error(err)
 		}
 	})
@@ -272,14 +272,14 @@ func TestUnmountOfWhatIsInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Unmount(root); fault.Of(err) == nil || fault.Of(err).Kind != fault.Conflict {
-		t.Errorf("Unmount: %v, want a conflict", err)
+	if err := unmount(root); fault.Of(err) == nil || fault.Of(err).Kind != fault.Conflict {
+		t.Errorf("unmount: %v, want a conflict", err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Unmount(filepath.Join(root, "..", "missing")); err != nil {
-		t.Errorf("Unmount of nothing: %v", err)
+	if err := unmount(filepath.Join(root, "..", "missing")); err != nil {
+		t.Errorf("unmount of nothing: %v", err)
 	}
 }
 
@@ -331,7 +331,7 @@ func TestMountInAPrivateNamespace(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		return errors.Join(err, Unmount(target))
+		return errors.Join(err, unmount(target))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func checkMounts(tmp string) []Check {
 		if err := Mount(target, objects, seal); err != nil {
 			return err
 		}
-		return errors.Join(trySample(target), Unmount(target))
+		return errors.Join(trySample(target), unmount(target))
 	}))
 	return []Check{erofs, data}
 }
