@@ -25,6 +25,10 @@ const (
 	maxRegexp   = 1_000
 )
 
+// measure has what an evaluation holds counted to the end: facts nest deeper, and have more
+// in them, than the library looks by itself, which takes what it cannot count for too much.
+var measure = types.MemoryTrackerSizeCalculator(types.NewSizeCalculator(types.SizeCalculatorMaxDepth(maxNesting), types.SizeCalculatorMaxTraversal(maxElements)))
+
 // compiled is a policy whose rules are ready to be evaluated.
 type compiled struct {
 	policy *policy.Policy
@@ -103,7 +107,7 @@ func (j *Judge) rule(p *policy.Policy, r policy.Rule) (rule, bool) {
 	}
 	ready := rule{Rule: r, native: tree.NativeRep()}
 	sound := ready.checkCalls(p, j.zones)
-	program, err := j.env.Program(tree, cel.EvalOptions(cel.OptExhaustiveEval), cel.CostLimit(maxCost), cel.MemoryLimit(maxElements))
+	program, err := j.env.Program(tree, cel.EvalOptions(cel.OptExhaustiveEval), cel.CostLimit(maxCost), cel.MemoryLimit(maxElements), cel.MemoryTracking(measure))
 	if err != nil {
 		p.Add(r, 0, 0, "write it otherwise", "rule %s: %v", r.Name, err)
 		return rule{}, false
