@@ -60,7 +60,7 @@ var packages = map[string]pkg{
 	"internal/osv":        {core, "fault", "", "what a database says of a version is a function of both"},
 	"internal/judge":      {core, "fault gate policy", "", "the only package with CEL: a verdict is a function of a policy and facts"},
 	"internal/trust":      {core, "record", "", "judging needs documents, keys and the time as values"},
-	"internal/proof":      {core, "image ledger release record trust", "seal", "verifying needs the file, a trust root and the time as values; sealing is passed in"},
+	"internal/proof":      {core, "image ledger policy release record trust", "judge seal", "verifying needs the file, a trust root and the time as values; sealing is passed in"},
 	"internal/record":     {core, "fault", "", "the log is hashing; the store keeps the hashes"},
 
 	"internal/engine": {engines, "fault gate release rollout record", "sim", "it owns the interfaces to the outside, so it must not know who is behind them"},
@@ -92,6 +92,7 @@ var packages = map[string]pkg{
 	"internal/rebuild":    {adapter, "fault", "", "a tar of inputs, written and read; the build is the ordinary one"},
 	"internal/trustroot":  {adapter, "durable fault trust", "", "the trust root of a state directory: a file, and the memory of what it was"},
 	"internal/admission":  {adapter, "fault ledger osv policy record release rollout trust", "", "facts come from functions that are passed in, and the judge is another process"},
+	"internal/summary":    {adapter, "fault policy record rollout trust", "", "the record is what it reads, and everything that it does is passed in"},
 	"internal/notary":     {adapter, "durable fault record", "store", "it reads the record through an interface that the store fulfils, and knows witnesses as another"},
 	"internal/witness":    {adapter, "durable fault record", "", "somebody else's program: it sees checkpoints and proofs, never entries"},
 
@@ -101,7 +102,7 @@ var packages = map[string]pkg{
 	"internal/cli": {edge, "fault definition image ledger release rollout record trust proof api sim policy", "",
 		"commands talk to the server through api, and get builders, seals and servers from cmd/ashlar"},
 
-	"cmd/ashlar":         {program, "debian fault image ledger release rollout record proof engine object rebuild referrer seal build oci reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy trust", "definition", "the only place that knows which adapter stands behind which interface"},
+	"cmd/ashlar":         {program, "debian fault image ledger release rollout record proof engine object rebuild referrer seal build oci reproduce local nft prometheus router store secret notary keyfile trustroot witness gc event registry api cli admission osv policy summary trust", "definition", "the only place that knows which adapter stands behind which interface"},
 	"cmd/ashlar-shim":    {program, "shim", "", "one instance's process must stay small: nothing else is linked into it"},
 	"cmd/ashlar-judge":   {program, "judge policy", "", "a process that can be killed, whatever an expression does"},
 	"cmd/ashlar-witness": {program, "fault witness", "", "runs on other people's machines: nothing of the server is linked into it"},

@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/referrer"
+	"github.com/ashlar-infra/ashlar/internal/registry"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/store"
 	"github.com/ashlar-infra/ashlar/internal/trust"
@@ -33,6 +34,10 @@ const (
 	databaseName = "current"
 )
 
+// The references to what releases were judged by, as package referrer names them: from the
+// release to the facts.
+const factsKind = "facts"
+
 // judges is what admission needs, and the API's side of it.
 type judges struct {
 	*admission.Admission
@@ -41,18 +46,16 @@ type judges struct {
 	databases databases
 }
 
-func newJudges(s *store.Store, objects *object.Store, chain func() (*trust.Chain, error)) *judges {
+func newJudges(s *store.Store, objects *object.Store, chain func() (*trust.Chain, error), recorded func(context.Context, digest.Digest, trust.Bundle, trust.PublicKey) (digest.Digest, error)) *judges {
 	j := &judges{process: &admission.Process{Program: program("", "ashlar-judge")}, store: s, databases: databases{objects: objects}}
 	j.Admission = admission.New(admission.Config{
 		Store:   s,
 		Release: j.release,
 		Attached: func(about digest.Digest) ([]digest.Digest, error) {
-			all, err := referrer.Of(objects, about)
+			all, err := registry.Statements(objects, about)
 			var out []digest.Digest
 			for _, r := range all {
-				if r.Bundle != "" {
-					out = append(out, r.Bundle)
-				}
+				out = append(out, r.Bundle)
 			}
 			return out, err
 		},
@@ -61,6 +64,24 @@ func newJudges(s *store.Store, objects *object.Store, chain func() (*trust.Chain
 		Database: j.databases.current,
 		Packages: packagesOf(objects),
 		Judge:    j.process.Ask,
+		Record:   recorded,
+		KeepFacts: func(ctx context.Context, release digest.Digest, facts []byte) error {
+			unlock, err := objects.Share(ctx)
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			batch := objects.NewBatch()
+			defer batch.Discard()
+			d, err := batch.PutBytes(facts)
+			if err != nil {
+				return err
+			}
+			if err := batch.SetRef(factsKind, referrer.Name(release, d), d); err != nil {
+				return err
+			}
+			return batch.Commit()
+		},
 	})
 	return j
 }

@@ -30,7 +30,7 @@ func (s *server) doctor(ctx context.Context) []api.Check {
 	} else {
 		c.OK, c.Detail = true, fmt.Sprintf("process %d, %d environments, %d requests under way", h.PID, h.Environments, h.Active)
 	}
-	return append(checks, c, s.checkDisk(), s.checkTrust())
+	return append(checks, c, s.checkDisk(), s.checkTrust(), s.checkDeployer())
 }
 
 func (s *server) checkDisk() api.Check {

@@ -78,7 +78,7 @@ func (g *garbage) collect(ctx context.Context, actor string, q api.GCRequest) (a
 	if err != nil {
 		return api.GCReport{}, fmt.Errorf("nothing was removed: %w", err)
 	}
-	source := gc.Source{Pins: pushed.Objects, Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }, About: about}
+	source := gc.Source{Pins: pushed.Objects, Closed: []string{factsKind}, Objects: g.objects, Kinds: kinds, Seal: func(d digest.Digest) (image.Tree, error) { return seal.Read(g.objects, d) }, About: about}
 	for _, r := range pushed.Gone {
 		source.Gone = append(source.Gone, gc.Ref{Kind: r.Kind, Name: r.Name})
 	}
@@ -313,9 +313,10 @@ func (g *garbage) releases(ctx context.Context) ([]engine.Stored, error) {
 	return all, nil
 }
 
-// about is what a reference is about: statements stay while their artifact does.
+// about is what a reference is about: statements stay while their artifact does, and what
+// a release was judged by while it does.
 func about(kind, name string) digest.Digest {
-	if kind != referrer.Kind {
+	if kind != referrer.Kind && kind != factsKind {
 		return ""
 	}
 	return referrer.Subject(name)

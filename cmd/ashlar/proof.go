@@ -16,8 +16,10 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/ledger"
 	"github.com/ashlar-infra/ashlar/internal/local"
 	"github.com/ashlar-infra/ashlar/internal/object"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/proof"
 	"github.com/ashlar-infra/ashlar/internal/referrer"
+	"github.com/ashlar-infra/ashlar/internal/registry"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/seal"
 )
@@ -38,6 +40,9 @@ func collectProof(dir string, p *proof.Proof) (err error) {
 	}
 	defer func() { err = errors.Join(err, objects.Close()) }()
 	c := collecting{objects, p}
+	for _, e := range p.Verdicts() {
+		c.add(digest.Digest(e.Data["facts"]), policy.MaxFacts)
+	}
 	runs := map[digest.Digest]map[string]bool{}
 	for _, in := range p.Instances {
 		if runs[in.Release] == nil {
@@ -56,8 +61,14 @@ func collectProof(dir string, p *proof.Proof) (err error) {
 		if err := c.statements(d); err != nil {
 			return err
 		}
-		for name := range components {
-			if err := c.component(rel.Environments[p.Env].Components[name]); err != nil {
+		for name, comp := range rel.Environments[p.Env].Components {
+			if err := c.statements(comp.Spec.Artifact); err != nil { // also of what does not run: it was judged too
+				return err
+			}
+			if !components[name] {
+				continue
+			}
+			if err := c.component(comp); err != nil {
 				return err
 			}
 		}
@@ -105,15 +116,15 @@ func (c collecting) component(comp release.Component) error {
 			}
 		}
 	}
-	return c.statements(comp.Spec.Artifact)
+	return nil
 }
 
 func (c collecting) statements(about digest.Digest) error {
 	if _, ok := c.p.Statements[about]; ok {
 		return nil
 	}
-	bundles, err := referrer.Bundles(c.objects, about, "")
-	for _, b := range bundles {
+	all, err := registry.Statements(c.objects, about)
+	for _, b := range referrer.Bundles(c.objects, all, "") {
 		c.p.Statements[about] = append(c.p.Statements[about], c.p.Put(b))
 	}
 	return err

@@ -28,6 +28,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/rollout"
 	"github.com/ashlar-infra/ashlar/internal/router"
 	"github.com/ashlar-infra/ashlar/internal/store"
+	"github.com/ashlar-infra/ashlar/internal/summary"
 	"github.com/ashlar-infra/ashlar/internal/trustroot"
 )
 
@@ -51,6 +52,8 @@ type server struct {
 	notary      *notary.Notary
 	trust       *trustroot.File
 	judges      *judges
+	deployer    *deployer
+	summaries   *summary.Summaries
 	logListen   string
 	endings     chan ending
 }
@@ -87,7 +90,12 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	if err != nil {
 		host = "localhost"
 	}
-	s := &server{trust: trustroot.New(q.Dir), dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1), logListen: q.Notary.Listen}
+	s := &server{trust: trustroot.New(q.Dir), dir: q.Dir, runDir: q.RunDir, began: time.Now(), host: host, log: log, endings: make(chan ending, 1), logListen: q.Notary.Listen, deployer: &deployer{DeployerOptions: q.Deployer}}
+	if q.Deployer.Key != "" { // who names one has it used, or hears at once why not
+		if _, err := s.deployer.key(); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(s.runDir, 0o755); err != nil {
 		return nil, fault.New(fault.Unavailable, "make the run directory: %w", err).At(s.runDir).Mend("run as root, or choose another with --dir")
 	}
@@ -124,11 +132,12 @@ func open(ctx context.Context, q cli.ServeRequest, log *slog.Logger) (_ *server,
 	s.have = newArtifacts(s.objects, s.secrets.holds)
 	s.garbage = &garbage{dir: s.dir, store: s.store, objects: s.objects, artifacts: s.have, secrets: s.secrets, log: log}
 	s.secrets.garbage = s.garbage
-	s.judges = newJudges(s.store, s.objects, s.trust.Chain)
+	s.judges = newJudges(s.store, s.objects, s.trust.Chain, s.recordPushed)
 	s.engine = engine.New(engine.Config{
 		Admitter: s.judges, Store: s.store, Platforms: map[string]engine.Platform{"local": s.platform}, Router: routes{s.router.client, s.kernel}, Artifacts: s.have, Metrics: metrics{s.secrets.values.Newest}, Log: log,
 	})
 	s.courier = s.newCourier()
+	s.summaries = s.newSummaries()
 	return s, nil
 }
 
@@ -183,6 +192,7 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { return quiet(s.narrate(running, told)) })
 	g.Go(func() error { return quiet(s.courier.Run(running)) })
 	g.Go(func() error { return quiet(s.notary.Run(running, s.store.Appended)) })
+	g.Go(func() error { return quiet(s.summaries.Run(running)) })
 	if logSocket != nil {
 		g.Go(func() error { return serveLog(running, logSocket, s.notary.Handler(), s.log) })
 	}
@@ -302,6 +312,7 @@ func (s *server) api() *api.Server {
 		VerifyLog: s.store.VerifyRecord,
 		Notary:    s.notary,
 		Trust:     s.trust,
+		Deployer:  s.deployer.id,
 		Policies:  s.store,
 		Admission: s.judges,
 

@@ -62,6 +62,12 @@ type Config struct {
 	Database func() (*osv.Database, error)                      // nil: there is none
 	Packages func(c release.Component) ([]Package, bool, error) // false: they are not known
 	Judge    func(context.Context, policy.Question) (policy.Answer, error)
+	// Record has a statement that bears no proof recorded, and keeps it with the proof
+	// beside what it is about, under the digest that it gives. Nil: nobody does.
+	Record func(ctx context.Context, about digest.Digest, b trust.Bundle, key trust.PublicKey) (digest.Digest, error)
+	// KeepFacts keeps the facts of a verdict on a release, durably, as long as the release
+	// is kept. The record names them by their digest.
+	KeepFacts func(ctx context.Context, release digest.Digest, facts []byte) error
 }
 
 // Admission is an engine.Admitter. It is safe for concurrent use.
@@ -69,13 +75,14 @@ type Admission struct {
 	Config
 
 	mu       sync.Mutex
-	verified map[look]outcome        // what was found out about bundles
-	stays    map[rollout.Key]*memory // where releases were live, as far as the record was read
+	verified map[look]outcome                // what was found out about bundles
+	recorded map[digest.Digest]digest.Digest // bundles without a proof, and the same with one
+	stays    map[rollout.Key]*memory         // where releases were live, as far as the record was read
 }
 
 // New makes one; nothing is read yet.
 func New(c Config) *Admission {
-	return &Admission{Config: c, verified: map[look]outcome{}, stays: map[rollout.Key]*memory{}}
+	return &Admission{Config: c, verified: map[look]outcome{}, recorded: map[digest.Digest]digest.Digest{}, stays: map[rollout.Key]*memory{}}
 }
 
 // Admit is engine.Admitter.Admit.
@@ -95,10 +102,22 @@ func (a *Admission) Admit(ctx context.Context, now time.Time, p rollout.Plea) (r
 	if err != nil {
 		return rollout.Admission{}, err
 	}
+	facts, err := f.Marshal()
+	if err != nil {
+		return rollout.Admission{}, err
+	}
+	if d := digest.FromBytes(facts); d != v.Facts {
+		return rollout.Admission{}, fault.New(fault.Internal, "other facts were judged (%s) than those that were gathered (%s)", v.Facts, d)
+	}
 	return rollout.Admission{
-		Release: p.Release, Policy: v.Policy, Admitted: v.Admitted, Why: v.Words(), Details: lines(v), Data: v.Data(),
+		Release: p.Release, Policy: v.Policy, Admitted: v.Admitted, Why: v.Words(), Details: lines(v), Data: v.Data(), Facts: facts,
 		BreakGlass: strings.Join(v.BrokenBy, ", "),
 	}, nil
+}
+
+// Keep is engine.Admitter.Keep.
+func (a *Admission) Keep(ctx context.Context, release digest.Digest, facts []byte) error {
+	return a.KeepFacts(ctx, release, facts)
 }
 
 // Verdict asks the judge. A policy that is not sound is an error.

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,19 +101,26 @@ func (w *world) says(who, kind string, about digest.Digest, predicate string, re
 	if recorded {
 		key, err := trust.NewPublicKey(w.keys[who].Public())
 		w.must(err)
-		leaf, err := b.LogEntry(key)
-		w.must(err)
-		_, root, err := record.Append(0, [][]byte{leaf}, nil)
-		w.must(err)
-		signed, err := note.Sign(&note.Note{Text: record.Checkpoint{Origin: "log.example", Size: 1, Root: root}.Text()}, w.log)
-		w.must(err)
-		v, err := note.NewVerifier(w.logKey)
-		w.must(err)
-		b.Log = &trust.Logged{LogID: trust.LogID(v, w.logKey), Body: leaf, Proof: record.InclusionProof{Leaf: leaf, Checkpoint: signed}}
+		b = w.logged(b, key)
 	}
 	text, err := b.Marshal()
 	w.must(err)
 	return w.keep(about, text)
+}
+
+// logged has a statement recorded in a log of one entry.
+func (w *world) logged(b trust.Bundle, key trust.PublicKey) trust.Bundle {
+	w.t.Helper()
+	leaf, err := b.LogEntry(key)
+	w.must(err)
+	_, root, err := record.Append(0, [][]byte{leaf}, nil)
+	w.must(err)
+	signed, err := note.Sign(&note.Note{Text: record.Checkpoint{Origin: "log.example", Size: 1, Root: root}.Text()}, w.log)
+	w.must(err)
+	v, err := note.NewVerifier(w.logKey)
+	w.must(err)
+	b.Log = &trust.Logged{LogID: trust.LogID(v, w.logKey), Body: leaf, Proof: record.InclusionProof{Leaf: leaf, Checkpoint: signed}}
+	return b
 }
 
 func (w *world) keep(about digest.Digest, text []byte) digest.Digest {
@@ -179,7 +187,7 @@ func TestGather(t *testing.T) {
 	w := newWorld(t)
 	w.says("release", "signature", subject, "", true)
 	w.says("ci", "provenance", artifact, `{"runDetails":{"builder":{"id":"https://ci.example"}}}`, true)
-	w.says("lab", "rebuild", artifact, `{}`, true)
+	w.says("lab", "rebuild", artifact, rebuild(subject, "web", artifact), true)
 	w.says("anna", "approval", subject, `{"environment":"production","reason":"fine"}`, true)
 	for _, bad := range []struct{ who, kind, predicate, why string }{
 		{"mallory", "approval", `{"environment":"production"}`, "does not know the key"},
@@ -213,8 +221,122 @@ func TestGather(t *testing.T) {
 			t.Errorf("nothing says %q:\n%s", why, all)
 		}
 	}
+	for _, s := range append(f.Release.Statements, c[0].Statements...) {
+		if !slices.Contains(append(w.bundles[subject], w.bundles[artifact]...), digest.Digest(s.Digest)) {
+			t.Errorf("the %s does not name its bundle: %q", s.Kind, s.Digest)
+		}
+	}
 	if f.Trust.Version != 1 || f.Release.Number != 7 || f.Kind != "deploy" || !f.Now.Equal(now) {
 		t.Errorf("%+v", f)
+	}
+}
+
+// rebuild is what a rebuilder says.
+func rebuild(release digest.Digest, component string, came digest.Digest) string {
+	text, err := policy.RebuildPredicate{Release: release, Component: component, Rebuilt: came, Network: "denied"}.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// A rebuild counts only if it says that this artifact came out of this component of this
+// release, by a key of the role; once for each owner.
+func TestRebuilds(t *testing.T) {
+	other := digest.FromString("something else")
+	for name, c := range map[string]struct{ who, predicate, why string }{
+		"it is the same":              {"lab", rebuild(subject, "web", artifact), ""},
+		"something else came out":     {"lab", rebuild(subject, "web", other), "something different came out"},
+		"it does not say what":        {"lab", rebuild(subject, "web", ""), "does not say what came out"},
+		"of another release":          {"lab", rebuild(other, "web", artifact), "of another release"},
+		"of another component":        {"lab", rebuild(subject, "db", artifact), "of another component"},
+		"nothing":                     {"lab", `{}`, "does not say what came out"},
+		"of another shape":            {"lab", `{"result":"same","digest":"` + string(artifact) + `"}`, "it cannot be read"},
+		"it says more than it should": {"lab", strings.Replace(rebuild(subject, "web", artifact), "{", `{"but":"only mostly",`, 1), "it cannot be read"},
+		"a digest that is a list":     {"lab", strings.Replace(rebuild(subject, "web", artifact), `"rebuilt":"`+string(artifact)+`"`, `"rebuilt":["`+string(artifact)+`"]`, 1), "it cannot be read"},
+		"by a key of another role":    {"ci", rebuild(subject, "web", artifact), "does not have the role rebuilder"},
+		"by a key that nobody knows":  {"mallory", rebuild(subject, "web", artifact), "does not know the key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.says(c.who, "rebuild", artifact, c.predicate, true)
+			f := w.facts()
+			got, all := f.Release.Components[0].Statements, strings.Join(f.Release.Disbelieved, "\n")
+			if c.why == "" && (len(got) != 1 || got[0].Says["rebuilt"] != string(artifact)) || c.why != "" && (len(got) > 0 || !strings.Contains(all, c.why)) {
+				t.Errorf("believed: %+v; not believed: %s", got, all)
+			}
+		})
+	}
+}
+
+// A statement that was pushed without a proof is recorded once, whoever asks how often, if
+// nothing else is the matter with it.
+func TestPushedWithoutProof(t *testing.T) {
+	w := newWorld(t)
+	recorded := 0
+	fails := errors.New("the record is full")
+	recording := func() *Admission {
+		a := w.admission()
+		a.Record = func(_ context.Context, about digest.Digest, b trust.Bundle, key trust.PublicKey) (digest.Digest, error) {
+			if fails != nil {
+				return "", fails
+			}
+			recorded++
+			text, err := w.logged(b, key).Marshal()
+			w.must(err)
+			return w.keep(about, text), nil
+		}
+		return a
+	}
+	w.says("lab", "rebuild", artifact, rebuild(subject, "web", artifact), false)
+	w.says("ci", "rebuild", artifact, rebuild(subject, "web", artifact), false)
+	w.says("mallory", "rebuild", artifact, rebuild(subject, "web", artifact), false)
+	a := recording()
+	check := func(want int, why ...string) {
+		t.Helper()
+		f, err := a.Gather(t.Context(), now, plea())
+		w.must(err)
+		all := strings.Join(f.Release.Disbelieved, "\n")
+		if got := f.Release.Components[0].Statements; len(got) != want || want == 1 && (got[0].Owner != "lab" || got[0].Log != "log.example") {
+			t.Errorf("believed: %+v", got)
+		}
+		for _, x := range append(why, "does not have the role rebuilder", "does not know the key") {
+			if !strings.Contains(all, x) {
+				t.Errorf("nothing says %q:\n%s", x, all)
+			}
+		}
+	}
+	check(0, "the record is full")
+	fails = nil
+	check(1)
+	check(1)
+	a = recording() // another server
+	check(1)
+	if recorded != 1 {
+		t.Errorf("%d statements were recorded", recorded)
+	}
+}
+
+// What a verdict was based on is handed on with it, under the digest that the record names.
+func TestFactsOfAVerdict(t *testing.T) {
+	w := newWorld(t)
+	w.doc = []byte("rules: {}")
+	a := w.admission()
+	f, err := a.Gather(t.Context(), now, plea())
+	w.must(err)
+	d, err := f.Digest()
+	w.must(err)
+	w.answer = policy.Answer{Verdict: &policy.Verdict{Admitted: true, Facts: d}}
+	got, err := a.Admit(t.Context(), now, plea())
+	if err != nil || digest.FromBytes(got.Facts) != d || got.Data["facts"] != string(d) {
+		t.Errorf("%+v %v", got, err)
+	}
+	if again, err := policy.ParseFacts("", got.Facts); err != nil || again.Release.Digest != string(subject) {
+		t.Errorf("%+v %v", again, err)
+	}
+	w.answer.Verdict.Facts = digest.FromString("other facts")
+	if got, err := a.Admit(t.Context(), now, plea()); err == nil {
+		t.Errorf("a verdict on other facts counts: %+v", got)
 	}
 }
 
@@ -344,7 +466,9 @@ func TestAdmit(t *testing.T) {
 		t.Errorf("without a policy: %+v %v", got, err)
 	}
 	w.doc = []byte("rules")
-	w.answer = policy.Answer{Verdict: &policy.Verdict{Policy: "sha256:1", Facts: "sha256:2", Rules: []policy.Judged{{Name: "signed", Why: "w", Outcome: policy.Fails, Looked: []policy.Looked{{Came: "nobody signed it"}}, Mend: []string{"sign it"}}}}}
+	d, err := w.facts().Digest()
+	w.must(err)
+	w.answer = policy.Answer{Verdict: &policy.Verdict{Policy: "sha256:1", Facts: d, Rules: []policy.Judged{{Name: "signed", Why: "w", Outcome: policy.Fails, Looked: []policy.Looked{{Came: "nobody signed it"}}, Mend: []string{"sign it"}}}}}
 	got, err := a.Admit(t.Context(), now, plea())
 	if err != nil || got.Admitted || got.Why != "signed: nobody signed it" || got.Policy != "sha256:1" || strings.Join(got.Details, "|") != "rule signed: w|  nobody signed it|  needed: sign it" {
 		t.Errorf("refused: %+v %v", got, err)

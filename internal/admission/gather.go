@@ -42,9 +42,9 @@ func (a *Admission) Gather(ctx context.Context, now time.Time, p rollout.Plea) (
 		r := chain.Latest()
 		f.Trust = policy.Trust{Root: string(chain.ID()), Version: r.Version, Expires: r.Expires.UTC()}
 	}
-	g := &gathering{a: a, chain: chain, now: now, env: p.Env, disbelieved: []string{}}
+	g := &gathering{ctx: ctx, a: a, chain: chain, now: now, env: p.Env, release: p.Release, disbelieved: []string{}}
 	f.Release = policy.Release{Digest: string(p.Release), Number: stored.Number, Created: stored.Created.UTC(), Components: []policy.Component{}, Approvals: []policy.Approval{}}
-	f.Release.Statements, f.Release.Approvals = g.release(p.Release)
+	f.Release.Statements, f.Release.Approvals = g.statements(p.Release)
 	components := stored.Release.Environments[p.Env].Components
 	for _, name := range slices.Sorted(maps.Keys(components)) {
 		f.Release.Components = append(f.Release.Components, g.component(name, components[name]))
@@ -63,10 +63,12 @@ func (a *Admission) Gather(ctx context.Context, now time.Time, p rollout.Plea) (
 
 // gathering is one call of Gather.
 type gathering struct {
+	ctx         context.Context // of the one call
 	a           *Admission
 	chain       *trust.Chain
 	now         time.Time
 	env         string
+	release     digest.Digest
 	excused     []excuse
 	disbelieved []string
 }
@@ -77,9 +79,15 @@ func (g *gathering) doubt(format string, args ...any) {
 	}
 }
 
+// believed is a statement that counts, and the bundle that it stands in.
+type believed struct {
+	trust.Verified
+	bundle digest.Digest
+}
+
 // believed are the statements about something that count. A kind of which too few keys
 // of its role speak does not, but for those whose policy counts the speakers.
-func (g *gathering) believed(about digest.Digest) []trust.Verified {
+func (g *gathering) believed(about digest.Digest) []believed {
 	bundles, err := g.a.Attached(about)
 	if err != nil {
 		g.doubt("the statements about %s cannot be listed: %v", about, err)
@@ -95,10 +103,20 @@ func (g *gathering) believed(about digest.Digest) []trust.Verified {
 		g.doubt("%d statements about %s: %v", len(bundles), about, err)
 		return nil
 	}
-	var out []trust.Verified
+	var out []believed
 	speakers := map[string]map[trust.KeyID]bool{}
 	for _, d := range bundles {
 		v, err := g.a.verify(g.chain, d, about, g.now)
+		if err != nil {
+			var proven digest.Digest
+			if proven, err = g.record(d, about, bundles, err); err == nil && slices.Contains(bundles, proven) {
+				continue // it has its turn
+			}
+			if err == nil {
+				d = proven
+				v, err = g.a.verify(g.chain, d, about, g.now)
+			}
+		}
 		if err != nil {
 			g.doubt("the statement %s about %s: %v", short(d), short(about), err)
 			continue
@@ -107,9 +125,9 @@ func (g *gathering) believed(about digest.Digest) []trust.Verified {
 			speakers[v.Statement.PredicateType] = map[trust.KeyID]bool{}
 		}
 		speakers[v.Statement.PredicateType][v.Key] = true
-		out = append(out, v)
+		out = append(out, believed{v, d})
 	}
-	return slices.DeleteFunc(out, func(v trust.Verified) bool {
+	return slices.DeleteFunc(out, func(v believed) bool {
 		k, _ := trust.KindOf(v.Statement.PredicateType)
 		need, got := g.chain.Latest().Roles[k.Role].Threshold, len(speakers[v.Statement.PredicateType])
 		if k.Name == "approval" || k.Name == "rebuild" || got >= need {
@@ -120,23 +138,23 @@ func (g *gathering) believed(about digest.Digest) []trust.Verified {
 	})
 }
 
-// release gives the statements about a release document, and those of them that
+// statements gives the statements about a release document, and those of them that
 // approve it for the environment.
-func (g *gathering) release(d digest.Digest) ([]policy.Statement, []policy.Approval) {
+func (g *gathering) statements(d digest.Digest) ([]policy.Statement, []policy.Approval) {
 	statements, approvals := []policy.Statement{}, []policy.Approval{}
 	for _, v := range g.believed(d) {
 		s := statement(v)
 		statements = append(statements, s)
 		switch s.Kind {
 		case "approval":
-			approval, why := g.approval(v)
+			approval, why := g.approval(v.Verified)
 			if why != "" {
 				g.doubt("the approval of %s by %s: %s", short(d), v.Owner, why)
 				continue
 			}
 			approvals = append(approvals, approval)
 		case "vex":
-			g.excuse("", v)
+			g.excuse("", v.Verified)
 		}
 	}
 	slices.SortStableFunc(approvals, func(a, b policy.Approval) int { return a.Index - b.Index })
@@ -161,19 +179,26 @@ func (g *gathering) component(name string, c release.Component) policy.Component
 	out := policy.Component{Name: name, Artifact: string(c.Spec.Artifact), Statements: []policy.Statement{}}
 	for _, v := range g.believed(c.Spec.Artifact) {
 		s := statement(v)
-		out.Statements = append(out.Statements, s)
-		if s.Kind == "vex" {
-			g.excuse(name, v)
+		switch s.Kind {
+		case "vex":
+			g.excuse(name, v.Verified)
+		case "rebuild":
+			if _, err := policy.RebuildOf(v.Statement.Predicate, g.release, name, c.Spec.Artifact); err != nil {
+				g.doubt("the rebuild of %s by %s: %v", name, v.Owner, err)
+				continue
+			}
 		}
+		out.Statements = append(out.Statements, s)
 	}
 	return out
 }
 
 // statement is what rules see of one.
-func statement(v trust.Verified) policy.Statement {
+func statement(v believed) policy.Statement {
 	k, _ := trust.KindOf(v.Statement.PredicateType)
 	return policy.Statement{
-		Kind: k.Name, Owner: v.Owner, Role: string(k.Role), Key: string(v.Key), Log: v.Log, Index: int(v.Index), Says: says(k.Name, v.Statement.Predicate),
+		Kind: k.Name, Owner: v.Owner, Role: string(k.Role), Key: string(v.Key), Digest: string(v.bundle), Log: v.Log, Index: int(v.Index),
+		Says: policy.Says(k.Name, v.Statement.Predicate),
 	}
 }
 

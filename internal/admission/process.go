@@ -73,6 +73,7 @@ func (p *Process) Ask(ctx context.Context, q policy.Question) (policy.Answer, er
 func (p *Process) start() error {
 	cmd := exec.Command(p.Program)
 	cmd.Env = []string{"GOMEMLIMIT=256MiB", "GOMAXPROCS=1"}
+	cmd.Stderr = io.Discard // and no /dev/null, which need not be there where a proof is verified
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

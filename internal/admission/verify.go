@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -62,39 +61,4 @@ func judge(chain *trust.Chain, text []byte, about digest.Digest, now time.Time) 
 		return trust.Verified{}, &trust.Refusal{Verdict: trust.WrongPredicate, What: "nobody knows what " + s.PredicateType + " says"}
 	}
 	return chain.Verify(text, trust.Want{Kind: kind, About: about}, now)
-}
-
-// says are the few words of a predicate that rules may want.
-func says(kind string, predicate json.RawMessage) map[string]string {
-	out := map[string]string{}
-	put := func(name, value string) {
-		if value != "" && len(value) <= 1000 {
-			out[name] = value
-		}
-	}
-	switch kind {
-	case "provenance": // https://slsa.dev/spec/v1.0/provenance
-		var p struct {
-			BuildDefinition struct {
-				BuildType string `json:"buildType"`
-			} `json:"buildDefinition"`
-			RunDetails struct {
-				Builder struct {
-					ID string `json:"id"`
-				} `json:"builder"`
-			} `json:"runDetails"`
-		}
-		if json.Unmarshal(predicate, &p) == nil {
-			put("builder", p.RunDetails.Builder.ID)
-			put("buildType", p.BuildDefinition.BuildType)
-		}
-	case "test-result": // https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
-		var p struct {
-			Result string `json:"result"`
-		}
-		if json.Unmarshal(predicate, &p) == nil {
-			put("result", p.Result)
-		}
-	}
-	return out
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 // Admission knows policies and what they are judged by.
@@ -57,6 +58,9 @@ type Policy struct {
 	Digest   digest.Digest `json:"digest,omitempty"` // empty: it has none
 	Document string        `json:"document,omitempty"`
 	Changed  bool          `json:"changed,omitempty"` // by the request that is answered
+
+	Signer   trust.KeyID `json:"signer,omitempty"`   // key that signs verdicts by it as verification summaries
+	Unsigned string      `json:"unsigned,omitempty"` // why none does
 }
 
 // TestRequest asks what a policy would say: POST /v1/policy/test.
@@ -129,10 +133,18 @@ func (s *Server) policy(ctx context.Context, r request) (Policy, error) {
 	} else {
 		doc, err = s.Policies.Policy(ctx, key)
 	}
-	if doc != nil {
-		out.Digest, out.Document = digest.FromBytes(doc), string(doc)
+	if err != nil || doc == nil {
+		return out, err
 	}
-	return out, err
+	out.Digest, out.Document = digest.FromBytes(doc), string(doc)
+	out.Signer, err = s.Deployer()
+	switch {
+	case err != nil:
+		out.Unsigned = fault.Of(err).What
+	case out.Signer == "":
+		out.Unsigned = "the server has no deployer key"
+	}
+	return out, nil
 }
 
 func (s *Server) testPolicy(ctx context.Context, r request) (Tested, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
+	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
 // Config is what a Server stands on. Every function may be called concurrently.
@@ -43,6 +44,9 @@ type Config struct {
 	Admission Admission
 	// Trust is the trust root.
 	Trust TrustRoot
+	// Deployer names the key with which the server signs what its policies verified;
+	// empty: it has none.
+	Deployer func() (trust.KeyID, error)
 	// Output sends lines to emit until there are no more or, following, ctx ends.
 	Output func(ctx context.Context, q OutputQuery, emit func(OutputLine) error) error
 	// GC removes what no release needs.

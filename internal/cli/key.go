@@ -51,7 +51,8 @@ func (p *program) keyCommand() *cobra.Command {
 			"The passphrase is that of the environment variable " + passphraseVariable + " if it is set, for all keys that a\n" +
 			"command opens; else it is asked for on the terminal, for each key, and not shown. Without either it fails.\n\n" +
 			"Commands that sign take the key of a role from the directory that " + keysVariable + " names, or ashlar/keys in\n" +
-			"the user's configuration: release.key, builder.key, approver.key, rebuilder.key. Without it they do not sign.",
+			"the user's configuration: release.key, builder.key, approver.key, rebuilder.key, and the\n" +
+			"server's deployer.key. Without it they do not sign.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -134,9 +134,17 @@ type ServeRequest struct {
 	Shim   string // ashlar-shim; empty: likewise
 	Log    LogOptions
 
+	Deployer       DeployerOptions
 	SecretIdentity string // file that opens the secrets; empty: in the state directory
 	RouterMetrics  string // of RouteRequest
 	Notary         NotaryOptions
+}
+
+// DeployerOptions says with which key the server signs what its policies verified.
+type DeployerOptions struct {
+	Key        string // file or address; empty: the one of the role in Dir, if there is one
+	Dir        string // empty: there is none to look in
+	Passphrase func() ([]byte, error)
 }
 
 // RouteRequest says how a router runs.

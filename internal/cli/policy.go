@@ -87,6 +87,11 @@ func (p *program) policyShowCommand() *cobra.Command {
 					p.err.linef("%s/%s has no policy: every release is admitted", app, env)
 				default:
 					p.err.linef("policy %s", got.Digest)
+					if got.Unsigned != "" {
+						p.err.linef("its verdicts are not signed as verification summaries: %s  (ashlar server --deployer-key KEY)", got.Unsigned)
+					} else {
+						p.err.linef("its verdicts are signed as verification summaries by the key %.12s", got.Signer)
+					}
 					p.out.text(got.Document)
 				}
 				return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/proof"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -103,11 +104,31 @@ func (p *program) takeProof(ctx context.Context, args []string) (*proof.Proof, e
 		}
 		pr.Put(doc)
 	}
+	if err := policies(ctx, c, pr); err != nil {
+		return nil, err
+	}
 	dir, err := p.stateDir()
 	if err != nil {
 		return nil, err
 	}
 	return pr, p.parts.Proof.Collect(dir, pr)
+}
+
+// policies adds those that the releases in the proof were judged by.
+func policies(ctx context.Context, c *api.Client, pr *proof.Proof) error {
+	for _, e := range pr.Verdicts() {
+		if e.Data["policy"] == "" {
+			continue
+		}
+		got, err := c.Policy(ctx, pr.App, pr.Env, e.Data["policy"])
+		if err != nil && fault.Of(err).Kind != fault.NotFound {
+			return err
+		}
+		if err == nil && got.Document != "" {
+			pr.Put([]byte(got.Document))
+		}
+	}
+	return nil
 }
 
 // running puts what runs into the proof.
@@ -219,7 +240,7 @@ func (p *program) verifyCommand() *cobra.Command {
 				return err
 			}
 			now := time.Now()
-			report := proof.Verifier{Trust: chain, Now: now, Seal: p.parts.Proof.Seal}.Verify(pr)
+			report := proof.Verifier{Trust: chain, Now: now, Seal: p.parts.Proof.Seal, Judge: p.judge(cmd.Context())}.Verify(pr)
 			if live {
 				dir, err := p.stateDir()
 				if err != nil {
@@ -240,6 +261,11 @@ func (p *program) verifyCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&require, "require", nil, "`CHECKS` that have to be done too: "+strings.Join(proof.Names(), ", "))
 	cmd.Flags().DurationVar(&maxAge, "max-age", 0, "refuse evidence that is older: of the last witness, or without one of the last entry")
 	return cmd
+}
+
+// judge asks the program that judges, without a server.
+func (p *program) judge(ctx context.Context) func(policy.Question) (policy.Answer, error) {
+	return func(q policy.Question) (policy.Answer, error) { return p.parts.Judge(ctx, q) }
 }
 
 // proofOf reads a proof file, or takes the proof of an environment.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/api"
 	"github.com/ashlar-infra/ashlar/internal/fault"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
@@ -173,15 +173,6 @@ func (p *program) showRebuilt(out Rebuilt) error {
 	return nil
 }
 
-// rebuildPredicate is what a rebuilder says: predicate/rebuild/v1.
-type rebuildPredicate struct {
-	Release   digest.Digest `json:"release"`
-	Component string        `json:"component"`
-	Inputs    digest.Digest `json:"inputs"` // of the tar that it was built from
-	Ashlar    string        `json:"ashlar"` // version of the program that built it
-	Network   string        `json:"network"`
-}
-
 func (p *program) signRebuilt(ctx context.Context, out Rebuilt, ring keyring, here bool, to string) error {
 	open, ok := ring[trust.RoleRebuilder]
 	if !ok {
@@ -233,7 +224,7 @@ func (p *program) rebuildStatements(out Rebuilt, signer crypto.Signer) ([]signed
 	kind, _ := trust.KindOf("rebuild")
 	var made []signed
 	for _, c := range out.Components {
-		text, err := json.Marshal(rebuildPredicate{out.Release, c.Name, out.Inputs, p.parts.Version, "denied"})
+		text, err := policy.RebuildPredicate{Release: out.Release, Component: c.Name, Rebuilt: c.Got, Inputs: out.Inputs, Ashlar: p.parts.Version, Network: "denied"}.Marshal()
 		if err != nil {
 			return nil, err
 		}

@@ -30,6 +30,16 @@ func (p *program) serverCommand() *cobra.Command {
 			if err := checkLevel(q.Log.Level); err != nil {
 				return err
 			}
+			q.Deployer.Passphrase = func() ([]byte, error) {
+				if text, ok := os.LookupEnv(passphraseVariable); ok {
+					return []byte(text), nil
+				}
+				return nil, fault.New(fault.Invalid, "the deployer key has a passphrase, and a server cannot ask for it").
+					Mend("set it:  %s=…  or make one that has none:  ashlar key new deployer --no-passphrase", passphraseVariable)
+			}
+			if q.Deployer.Dir, err = keysDir(); err != nil {
+				q.Deployer.Dir = "" // nowhere to look
+			}
 			if q.Notary.AnchorEvery <= 0 {
 				return fault.New(fault.Invalid, "--anchor-every is %s", q.Notary.AnchorEvery).Mend("write  --anchor-every 1h")
 			}
@@ -43,6 +53,7 @@ func (p *program) serverCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&q.Notary.Witnesses, "witness", nil, "`KEY URL` of a witness that cosigns the record; may be given again")
 	cmd.Flags().StringVar(&q.Notary.Anchor, "anchor", "", "keep the record's checkpoints also in a file, or in a Git repository")
 	cmd.Flags().DurationVar(&q.Notary.AnchorEvery, "anchor-every", time.Hour, "how often at most")
+	cmd.Flags().StringVar(&q.Deployer.Key, "deployer-key", "", "key that signs what policies verified, a file or an address as  ashlar key use  takes it; without it: deployer.key of the directory of the keys, if there is one")
 	cmd.Flags().StringVar(&q.SecretIdentity, "secret-identity", os.Getenv("ASHLAR_SECRET_IDENTITY"),
 		"file that opens the secrets, kept elsewhere than in the state directory (environment variable ASHLAR_SECRET_IDENTITY)")
 	return cmd

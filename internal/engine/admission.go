@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/rollout"
@@ -46,11 +48,25 @@ func (e *Engine) admit(ctx context.Context, now time.Time, key Key, q *rollout.R
 		Time: now.UTC(), Actor: q.Actor, Kind: "admission.refused", App: key.App, Env: key.Env, Release: q.To.Release,
 		Reason: a.Why, Data: a.Data,
 	}
+	if err := e.keep(ctx, q.To.Release, a.Facts); err != nil {
+		return err
+	}
 	if err := e.Store.Append(ctx, []record.Entry{entry}); err != nil {
 		return fmt.Errorf("record that release %d was refused: %w", q.To.Number, err)
 	}
 	return fault.New(fault.Refused, "the policy of %s does not admit release %d", key.Env, q.To.Number).At(key.String()).Detail(a.Details...).
 		Mend("see what is known and what would change it:  ashlar policy test %s %d", key.Env, q.To.Number)
+}
+
+// keep keeps what a verdict was judged by, if there was one.
+func (e *Engine) keep(ctx context.Context, release digest.Digest, facts []byte) error {
+	if len(facts) == 0 {
+		return nil
+	}
+	if err := e.Admitter.Keep(ctx, release, facts); err != nil {
+		return fmt.Errorf("keep what release %s was judged by: %w", release, err)
+	}
+	return nil
 }
 
 // Judge has an environment judged anew soon: its policy was replaced.

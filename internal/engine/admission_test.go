@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,11 +21,18 @@ type opinion struct {
 	says  rollout.Admission
 	err   error
 	asked []rollout.Plea
+	kept  []string // release and facts
+	full  error    // nothing can be kept
 }
 
 func (o *opinion) Admit(_ context.Context, _ time.Time, p rollout.Plea) (rollout.Admission, error) {
 	o.asked = append(o.asked, p)
 	return o.says, o.err
+}
+
+func (o *opinion) Keep(_ context.Context, release digest.Digest, facts []byte) error {
+	o.kept = append(o.kept, string(release)+" "+string(facts))
+	return o.full
 }
 
 func (o *opinion) judges(c *engine.Config) { c.Admitter = o }
@@ -182,5 +190,35 @@ func TestStanding(t *testing.T) {
 	}
 	if p := o.asked[len(o.asked)-1]; p.Kind != rollout.KindRollback {
 		t.Errorf("it is asked as %s", p.Kind)
+	}
+}
+
+// What a release was judged by is kept before the record names it, whatever the verdict; where
+// it cannot be kept nothing is told and nothing begins.
+func TestFactsAreKept(t *testing.T) {
+	o := &opinion{says: yes()}
+	o.says.Facts = []byte("why yes")
+	e := newWorld().engine(o.judges)
+	first := live(t, e, "1")
+	second := add(t, e, shop("2"))
+	o.says = no()
+	o.says.Facts = []byte("why no")
+	_, err := e.Deploy(t.Context(), midnight, "dana", key, second.Digest, engine.DeployOptions{})
+	wantKind(t, err, fault.Refused)
+	want := []string{string(first.Digest) + " why yes", string(second.Digest) + " why no"}
+	if !slices.Equal(o.kept, want) {
+		t.Errorf("kept %q, want %q", o.kept, want)
+	}
+	o.full = errors.New("no space left")
+	if _, err := e.Deploy(t.Context(), midnight, "dana", key, second.Digest, engine.DeployOptions{}); !errors.Is(err, o.full) {
+		t.Errorf("with a full disk: %v", err)
+	}
+	o.says = yes()
+	o.says.Facts = []byte("why yes")
+	if _, err := e.Deploy(t.Context(), midnight, "dana", key, second.Digest, engine.DeployOptions{}); !errors.Is(err, o.full) {
+		t.Errorf("with a full disk: %v", err)
+	}
+	if got := len(told(t, e, "admission.refused")) + len(told(t, e, "admission.admitted")); got != 2 || state(t, e).Rollout != nil {
+		t.Errorf("the record tells of %d verdicts, and %+v is in flight", got, state(t, e).Rollout)
 	}
 }

@@ -72,7 +72,7 @@ func (e *Engine) changeLocked(ctx context.Context, now time.Time, actor string, 
 	if err != nil || len(events) == 0 {
 		return err
 	}
-	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, actor, next, events)); err != nil {
+	if err := e.commit(ctx, now, actor, key, version, next, events); err != nil {
 		return fmt.Errorf("record it: %w", err)
 	}
 	e.Wake(key)

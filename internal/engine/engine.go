@@ -124,7 +124,7 @@ func (e *Engine) Tick(ctx context.Context, now time.Time, key Key) (Ticked, erro
 	seen.Admission = e.admission(ctx, now, state.Plea())
 	d := e.Decide(now, state, seen)
 	if len(d.Events) > 0 {
-		if _, err := e.Store.Commit(ctx, key, version, d.Next, entries(now, Actor, d.Next, d.Events)); err != nil {
+		if err := e.commit(ctx, now, Actor, key, version, d.Next, d.Events); err != nil {
 			return Ticked{}, fmt.Errorf("commit the decision for %s: %w", key, err)
 		}
 	}
@@ -305,6 +305,18 @@ func (m *memory) forget(s rollout.State) {
 			delete(m.specs, d)
 		}
 	}
+}
+
+// commit replaces the state and appends what the events tell, in one transaction, after
+// what they were judged by was kept.
+func (e *Engine) commit(ctx context.Context, now time.Time, actor string, key Key, version int64, next rollout.State, events []rollout.Event) error {
+	for _, ev := range events {
+		if err := e.keep(ctx, ev.Release, ev.Facts); err != nil {
+			return err
+		}
+	}
+	_, err := e.Store.Commit(ctx, key, version, next, entries(now, actor, next, events))
+	return err
 }
 
 // entries turns a decision's events into entries of the record.

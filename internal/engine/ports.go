@@ -100,6 +100,9 @@ type Admitter interface {
 	// Admit says whether a release may go to an environment in the way that is asked
 	// for. Where there is no policy everything may. An error keeps it out.
 	Admit(ctx context.Context, now time.Time, p rollout.Plea) (rollout.Admission, error)
+	// Keep keeps what a release was judged by (Admission.Facts), durably. It is called
+	// before the record tells of the verdict; doing it again is no error.
+	Keep(ctx context.Context, release digest.Digest, facts []byte) error
 }
 
 // Rehearser is what a platform may be able to do beside Platform: try out whether an

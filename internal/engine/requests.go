@@ -201,7 +201,7 @@ func (e *Engine) launch(ctx context.Context, now time.Time, key Key, m *memory, 
 	if err != nil {
 		return Begun{}, err
 	}
-	if _, err := e.Store.Commit(ctx, key, version, next, entries(now, q.Actor, next, events)); err != nil {
+	if err := e.commit(ctx, now, q.Actor, key, version, next, events); err != nil {
 		return Begun{}, fmt.Errorf("record the rollout: %w", err)
 	}
 	m.refused = nil

@@ -372,3 +372,47 @@ func TestStrangeStatements(t *testing.T) {
 		}
 	}
 }
+
+// What a release was judged by stays as long as the release does, or for a while; what it
+// names does not stay for it.
+func TestFacts(t *testing.T) {
+	w := newWorld(t)
+	kept := w.release("kept", "a")
+	about, err := kept.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := w.put("database", []byte("of vulnerabilities"))
+	judged, gone := w.put("facts", []byte(`{"database":"`+database.String()+`"}`)), w.put("facts of another", []byte(`{"database":""}`))
+	other := digest.FromString("another release")
+	w.ref("facts", about.Encoded()+"-"+judged.Encoded(), judged)
+	w.ref("facts", other.Encoded()+"-"+gone.Encoded(), gone)
+	w.ref("facts", about.Encoded()+"-"+other.Encoded(), other) // leads nowhere
+	source := w.source()
+	source.Kinds["facts"], source.Closed = time.Hour, []string{"facts"}
+	source.About = func(_, name string) digest.Digest {
+		first, _, _ := strings.Cut(name, "-")
+		return digest.NewDigestFromEncoded(digest.SHA256, first)
+	}
+	for _, c := range []struct {
+		at   time.Time
+		want []string
+	}{{time.Now(), []string{"facts", "facts of another"}}, {time.Now().Add(2 * time.Hour), []string{"facts"}}} {
+		plan, err := gc.Mark(c.at, source, []release.Release{kept})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := gc.Sweep(t.Context(), w.objects, plan); err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, name := range w.left() {
+			if !strings.HasPrefix(name, "kept") && name != "a" {
+				left = append(left, name)
+			}
+		}
+		if diff := cmp.Diff(c.want, left); diff != "" {
+			t.Errorf("what is left beside the release (-want +got):\n%s", diff)
+		}
+	}
+}

@@ -35,6 +35,9 @@ type Source struct {
 	// About is what a reference is about: while that stays, it does. Empty: it stays
 	// for its own sake, as long as Kinds says.
 	About func(kind, name string) digest.Digest
+	// Closed are kinds of references whose objects are not looked into: what they name
+	// does not stay for them.
+	Closed []string
 	// Pins are objects that stay whatever they are, and Gone references that go: others
 	// have judged them. Pins are not looked into, since strangers may have made them.
 	Pins []digest.Digest
@@ -173,7 +176,7 @@ func (m *marker) refs(now time.Time, p *Plan) error {
 				continue
 			}
 			m.strange = r.about != ""
-			found, err := m.ref(r.Name, r.to)
+			found, err := m.ref(r)
 			if err != nil {
 				return err
 			}
@@ -191,7 +194,7 @@ func (m *marker) refs(now time.Time, p *Plan) error {
 			}
 			var found bool
 			m.strange = true
-			found, err = m.ref(r.Name, r.to)
+			found, err = m.ref(r)
 			return found
 		})
 		if err != nil {
@@ -236,15 +239,22 @@ func (m *marker) list(now time.Time, kind string) ([]reference, error) {
 
 // ref marks what one reference leads to, and the object that it is called after,
 // if there is one. It says false when it leads nowhere.
-func (m *marker) ref(name string, d digest.Digest) (bool, error) {
-	err := m.anything(d)
+func (m *marker) ref(r reference) (bool, error) {
+	var err error
+	if slices.Contains(m.s.Closed, r.Kind) {
+		if _, err = sniff(m.s.Objects, r.to); err == nil {
+			m.mark(r.to)
+		}
+	} else {
+		err = m.anything(r.to)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if d := digest.NewDigestFromEncoded(digest.SHA256, name); d.Validate() == nil {
+	if d := digest.NewDigestFromEncoded(digest.SHA256, r.Name); d.Validate() == nil {
 		if err := m.anything(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}

@@ -73,13 +73,16 @@ var functions = []function{
 		about: "Of every component there is provenance by a key of the role `builder` whose owner is that one, or in that group.",
 	}, {
 		name: "rebuiltBy", usage: `rebuiltBy(2, "rebuilders")`, args: []*cel.Type{cel.IntType, cel.StringType}, result: cel.BoolType, check: quorum, call: rebuiltBy,
-		about: "So many different owners of the group rebuilt every component and got the same bytes.",
+		about: "So many different owners of the group built every component of this release anew, and say that the release's artifact came out.",
 	}, {
 		name: "soaked", usage: `soaked("staging", duration("30m"))`, args: []*cel.Type{cel.StringType, cel.DurationType}, result: cel.BoolType, call: soaked,
 		about: "The release was live in that environment for so long without a break, and baked there.",
 	}, {
 		name: "approvedBy", usage: `approvedBy(2, "operators")`, args: []*cel.Type{cel.IntType, cel.StringType}, result: cel.BoolType, check: quorum, call: approvedBy,
 		about: "So many different owners of the group approved that the release goes to this environment. Approvals to break the glass do not count.",
+	}, {
+		name: "verifiedBy", usage: `verifiedBy("staging-server", "ashlar:shop/staging")`, args: []*cel.Type{cel.StringType, cel.StringType}, result: cel.BoolType, call: verifiedBy,
+		about: "The newest verification summary of the release document for that resource, by a key of the role `deployer` whose owner is that one, or in that group, says that it passed; or, where there is none of the release, those of every component's artifact do.",
 	}, {
 		name: "noFixable", usage: `noFixable("critical", days(7))`, args: []*cel.Type{cel.StringType, cel.DurationType}, result: cel.BoolType, check: severity, call: noFixable,
 		about: "The database of vulnerabilities has none of that severity or a worse one that is mended in a newer version, was published longer ago, and is not excused by a VEX statement. One whose severity is unknown counts as of any. Without a database, or where the packages of a component are not known, that cannot be said, which denies.",
@@ -190,6 +193,39 @@ func approvedBy(c *call, args []any) ref.Val {
 		words += ": " + strings.Join(got, ", ")
 	}
 	return c.found(len(got) >= m, fmt.Sprintf("an approval by %s:  ashlar approve %d --env %s --key approver.key", strings.Join(left, " or "), c.facts.Release.Number, c.facts.Env), "%s", words)
+}
+
+// summarised is what the newest summary for a resource by those meant says; empty: there is
+// none. Of two of the same second one that does not say that it passed counts.
+func summarised(statements []policy.Statement, resource string, meant []string) policy.Statement {
+	var newest policy.Statement
+	for _, s := range statements {
+		if s.Kind != "summary" || s.Says["resource"] != resource || !slices.Contains(meant, s.Owner) {
+			continue
+		}
+		if c := strings.Compare(s.Says["time"], newest.Says["time"]); c > 0 || c == 0 && s.Says["result"] != policy.Passed {
+			newest = s
+		}
+	}
+	return newest
+}
+
+func verifiedBy(c *call, args []any) ref.Val {
+	who, resource := args[0].(string), args[1].(string)
+	passed := func(s policy.Statement) bool { return s.Says["result"] == policy.Passed }
+	if s := summarised(c.facts.Release.Statements, resource, c.owners(who)); s.Kind != "" {
+		return c.found(passed(s), "a verdict of "+resource+" that lets it in", "release %d is %s for %s by %s, on %s", c.facts.Release.Number, strings.ToLower(s.Says["result"]), resource, s.Owner, s.Says["time"])
+	}
+	var missing []string
+	for _, x := range c.facts.Release.Components {
+		if !passed(summarised(x.Statements, resource, c.owners(who))) {
+			missing = append(missing, x.Name)
+		}
+	}
+	if len(missing) == 0 && len(c.facts.Release.Components) > 0 {
+		return c.found(true, "", "every component passed for %s by %s", resource, who)
+	}
+	return c.found(false, "deploy it to "+resource+", whose server has a deployer key", "no summary for %s by %s is believed of release %d, nor of %s", resource, who, c.facts.Release.Number, strings.Join(missing, ", "))
 }
 
 // severities, the worst last.

@@ -19,16 +19,26 @@ func facts() policy.Facts {
 	statement := func(kind, owner string, index int) policy.Statement {
 		return policy.Statement{Kind: kind, Owner: owner, Index: index, Says: map[string]string{}}
 	}
+	summary := func(owner, resource, result string, at time.Duration) policy.Statement {
+		s := statement("summary", owner, 30)
+		s.Says = map[string]string{"resource": resource, "result": result, "time": now.Add(at).Format(time.RFC3339)}
+		return s
+	}
+	const vendor, tested = "ashlar:vendor/prod", "ashlar:vendor/test"
 	return policy.Facts{
 		App: "site", Env: "production", Kind: policy.Deploy, Actor: "root@host", Now: now, Current: 6,
 		Release: policy.Release{
 			Digest: "sha256:" + strings.Repeat("ab", 32), Number: 7, Created: now.Add(-time.Hour),
-			Statements: []policy.Statement{statement("signature", "release-team", 11)},
+			Statements: []policy.Statement{
+				statement("signature", "release-team", 11), summary("lab-server", "ashlar:site/lab", policy.Failed, -2*time.Hour), summary("lab-server", "ashlar:site/lab", policy.Passed, -time.Hour),
+				summary("qa-server", "ashlar:site/qa", policy.Passed, -time.Hour), summary("qa-server", "ashlar:site/qa", policy.Failed, -time.Hour+time.Second)},
 			Components: []policy.Component{
 				{Name: "web", Artifact: "sha256:1", Listed: true, Packages: 3, Statements: []policy.Statement{
-					statement("provenance", "ci", 12), statement("rebuild", "carla", 14), statement("rebuild", "dora", 15), statement("rebuild", "dora", 16)}},
+					statement("provenance", "ci", 12), statement("rebuild", "carla", 14), statement("rebuild", "dora", 15), statement("rebuild", "dora", 16),
+					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Passed, -time.Hour)}},
 				{Name: "db", Artifact: "sha256:2", Listed: true, Packages: 5, Statements: []policy.Statement{
-					statement("provenance", "ci", 13), statement("rebuild", "carla", 17), statement("rebuild", "mallory", 18)}},
+					statement("provenance", "ci", 13), statement("rebuild", "carla", 17), statement("rebuild", "mallory", 18),
+					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Failed, -time.Hour), summary("mallory", tested, policy.Passed, 0)}},
 			},
 			Approvals: []policy.Approval{{Owner: "anna", Index: 20}, {Owner: "mallory", Index: 21}, {Owner: "boris", Index: 22, BreakGlass: true}},
 			Stays:     []policy.Stay{{Env: "staging", Since: now.Add(-40 * time.Minute), Proven: true}, {Env: "qa", Since: now.Add(-time.Hour), Till: now.Add(-50 * time.Minute)}},
@@ -56,7 +66,7 @@ func document(expr string) string {
 	if err != nil {
 		panic(err)
 	}
-	return "groups:\n  operators: [anna, boris]\n  rebuilders: [carla, dora]\nrules:\n  r:\n    why: because\n    allow: " + string(text) + "\n"
+	return "groups:\n  servers: [lab-server, qa-server]\n  operators: [anna, boris]\n  rebuilders: [carla, dora]\nrules:\n  r:\n    why: because\n    allow: " + string(text) + "\n"
 }
 
 func TestExpressions(t *testing.T) {
@@ -70,6 +80,11 @@ func TestExpressions(t *testing.T) {
 		{`builtBy("carla")`, "of web, db", policy.Fails},
 		{`rebuiltBy(1, "rebuilders")`, "web by 2 of 1, db by 1 of 1", policy.Holds},
 		{`rebuiltBy(2, "rebuilders")`, "web by 2 of 2, db by 1 of 2", policy.Fails},
+		{`verifiedBy("lab-server", "ashlar:site/lab")`, "release 7 is passed for ashlar:site/lab by lab-server, on 2026-11-24T09:00:00Z", policy.Holds},
+		{`verifiedBy("servers", "ashlar:site/qa")`, "release 7 is failed for ashlar:site/qa by qa-server, on 2026-11-24T09:00:01Z", policy.Fails},
+		{`verifiedBy("qa-server", "ashlar:site/lab")`, "no summary for ashlar:site/lab by qa-server is believed of release 7, nor of web, db", policy.Fails},
+		{`verifiedBy("vendor", "ashlar:vendor/prod")`, "every component passed for ashlar:vendor/prod by vendor", policy.Holds},
+		{`verifiedBy("vendor", "ashlar:vendor/test")`, "nor of db", policy.Fails},
 		{`soaked("staging", duration("30m"))`, "live in staging for 40m0s of 30m0s", policy.Holds},
 		{`soaked("staging", duration("41m"))`, "for 40m0s of 41m0s", policy.Fails},
 		{`soaked("qa", duration("1m"))`, "has not proven itself there", policy.Fails},

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -53,13 +54,14 @@ type Component struct {
 
 // Statement is one that a key made whose role it is to say so.
 type Statement struct {
-	Kind  string            `json:"kind"`  // signature, vex, provenance, spdx, cyclonedx, test-result, rebuild, approval or summary
-	Owner string            `json:"owner"` // of the key, by the trust root
-	Role  string            `json:"role"`  // of the key: release, builder, rebuilder, approver or deployer
-	Key   string            `json:"key"`   // SHA-256 of the public key, hex
-	Log   string            `json:"log"`   // record that proves it; empty: none
-	Index int               `json:"index"` // place there; -1: none
-	Says  map[string]string `json:"says"`  // what it says, where that is short: builder and buildType (provenance), result (test-result)
+	Kind   string            `json:"kind"`   // signature, vex, provenance, spdx, cyclonedx, test-result, rebuild, approval or summary
+	Owner  string            `json:"owner"`  // of the key, by the trust root
+	Role   string            `json:"role"`   // of the key: release, builder, rebuilder, approver or deployer
+	Key    string            `json:"key"`    // SHA-256 of the public key, hex
+	Digest string            `json:"digest"` // of the bundle that it stands in
+	Log    string            `json:"log"`    // record that proves it; empty: none
+	Index  int               `json:"index"`  // place there; -1: none
+	Says   map[string]string `json:"says"`   // what it says, where that is short: builder and buildType (provenance); result (test-result); release and rebuilt (rebuild); result, resource, verifier, policy, time and levels (summary)
 }
 
 // Approval is an approver's word that the release may go to the environment.
@@ -115,6 +117,13 @@ func (f Facts) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	return jcs.Transform(raw)
+}
+
+// Canonical says whether a document is in the form that [Facts.Marshal] gives: there is one
+// way to read it. Facts of an older version lack what this one would add.
+func Canonical(document []byte) bool {
+	again, err := jcs.Transform(document)
+	return err == nil && bytes.Equal(again, document)
 }
 
 // Digest names the facts.

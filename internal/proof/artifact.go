@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/image"
 	"github.com/ashlar-infra/ashlar/internal/ledger"
-	"github.com/ashlar-infra/ashlar/internal/record"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/trust"
 )
 
@@ -28,7 +25,14 @@ func (w *work) component(c part) {
 	}
 	book := w.ledger(name, c, root)
 	for _, kind := range []string{Signature, Provenance, SPDX, CycloneDX, Rebuild} {
-		said := w.statement(kind, name, c.Spec.Artifact)
+		var fits func(json.RawMessage) error
+		if kind == Rebuild {
+			fits = func(predicate json.RawMessage) error {
+				_, err := policy.RebuildOf(predicate, c.release, c.component, c.Spec.Artifact)
+				return err
+			}
+		}
+		said := w.statement(kind, name, c.Spec.Artifact, fits)
 		if said != nil && book != nil {
 			w.follows(kind, name, book, said)
 		}
@@ -66,7 +70,7 @@ func (w *work) missing(check, name string, err error) {
 		w.notDone(check, name, "%v", err)
 		return
 	}
-	w.fail(check, name, "", "%v", err)
+	w.refuse(check, name, err)
 }
 
 // tree computes the sealed trees anew and gives the artifact's root, if it is the one
@@ -188,85 +192,4 @@ func same(a, b []byte) bool {
 		json.HTMLEscape(buf, compact.Bytes())
 	}
 	return bytes.Equal(x.Bytes(), y.Bytes())
-}
-
-// about checks the statements about a release, and the verdict of the policy.
-func (w *work) about(d digest.Digest) {
-	if w.releases[d] == nil {
-		return // said already
-	}
-	for _, kind := range []string{Signature, Approval, Summary} {
-		w.statement(kind, short(d), d)
-	}
-	w.admission(d)
-}
-
-// admission finds the policy's last verdict in the record.
-func (w *work) admission(d digest.Digest) {
-	last := record.Entry{Index: -1}
-	for _, e := range w.entries {
-		if strings.HasPrefix(e.Kind, "admission.") && e.Release == d && e.App == w.p.App && e.Env == w.p.Env && e.Index > last.Index {
-			last = e
-		}
-	}
-	switch {
-	case last.Index < 0:
-		w.notDone(Admission, short(d), "the file has no verdict of a policy")
-	case last.Kind != "admission.admitted":
-		w.fail(Admission, short(d), "", "%s in entry %d: %s", last.Kind, last.Index, clip(last.Reason))
-	default:
-		w.done(Admission, short(d), "admitted in entry %d by the policy %s: %s", last.Index, short(digest.Digest(last.Data["policy"])), clip(last.Reason))
-	}
-}
-
-// statement checks what is said of one kind, and gives the first that is believed.
-func (w *work) statement(name, about string, d digest.Digest) *trust.Verified {
-	kind, _ := trust.KindOf(name)
-	if w.chain == nil {
-		w.notDone(name, about, "no trust root is believed")
-		return nil
-	}
-	var bundles [][]byte
-	for _, b := range w.p.Statements[d] {
-		raw, err := w.p.ReadAll(b, trust.MaxBundle)
-		if err != nil {
-			w.fail(name, about, "", "%v", err)
-			return nil
-		}
-		if predicateType(raw) == kind.PredicateType {
-			bundles = append(bundles, raw)
-		}
-	}
-	if len(bundles) == 0 {
-		w.notDone(name, about, "the file has no such statement")
-		return nil
-	}
-	got, err := w.chain.VerifyAll(bundles, trust.Want{Kind: kind, About: d}, w.Now)
-	if err != nil {
-		w.refuse(name, about, err)
-		return nil
-	}
-	var by []string
-	for _, v := range got {
-		by = append(by, fmt.Sprintf("%s (%s), entry %d of %s", v.Owner, v.Key[:12], v.Index, v.Log))
-	}
-	slices.Sort(by)
-	w.done(name, about, "by %s", strings.Join(by, "; "))
-	return &got[0]
-}
-
-// predicateType is what a bundle says that it says; empty if it cannot be read: then
-// it counts for no kind, and is none that is asked for.
-func predicateType(bundle []byte) string {
-	b, err := trust.ParseBundle(bundle)
-	if err != nil {
-		return ""
-	}
-	var s struct {
-		PredicateType string `json:"predicateType"`
-	}
-	if json.Unmarshal(b.Payload, &s) != nil {
-		return ""
-	}
-	return s.PredicateType
 }

@@ -34,8 +34,9 @@ const (
 	CycloneDX  = "cyclonedx"
 	Rebuild    = "rebuild"
 	Approval   = "approval"
-	Summary    = "summary"
+	Summary    = "summary"   // the server's own: that the release passed the policy of the record's verdict for the environment
 	Admission  = "admission" // the record has the verdict of the environment's policy
+	Verdict    = "verdict"   // facts and policy are those that the record names, the facts' statements are believed, and judged again it comes to the same
 	Bytes      = "bytes"     // the files on disk and the mounts of the instances are those of the sealed trees
 )
 
@@ -47,7 +48,7 @@ func Usual() []string {
 
 // Names are all checks, in the order in which they are made.
 func Names() []string {
-	return []string{TrustRoot, Checkpoint, Record, Ordered, Release, Artifact, Tree, Ledger, Signature, Provenance, SPDX, CycloneDX, Rebuild, Approval, Summary, Admission, Bytes}
+	return []string{TrustRoot, Checkpoint, Record, Ordered, Release, Artifact, Tree, Ledger, Signature, Provenance, SPDX, CycloneDX, Rebuild, Approval, Summary, Admission, Verdict, Bytes}
 }
 
 // Check is one check of one thing.

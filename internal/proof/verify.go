@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ashlar-infra/ashlar/internal/image"
+	"github.com/ashlar-infra/ashlar/internal/policy"
 	"github.com/ashlar-infra/ashlar/internal/record"
 	"github.com/ashlar-infra/ashlar/internal/release"
 	"github.com/ashlar-infra/ashlar/internal/trust"
@@ -19,7 +20,8 @@ import (
 type Verifier struct {
 	Trust *trust.Chain // of who verifies
 	Now   time.Time
-	Seal  func(image.Tree) (digest.Digest, error) // names the sealed tree of a tree
+	Seal  func(image.Tree) (digest.Digest, error)      // names the sealed tree of a tree
+	Judge func(policy.Question) (policy.Answer, error) // judges facts by a policy; nil: nobody does
 }
 
 // Verify checks the whole file. It does not stop at what fails.

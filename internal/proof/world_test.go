@@ -193,10 +193,15 @@ func (w *world) run(instances int) {
 // entry appends to the record what belongs into the proof.
 func (w *world) entry(e record.Entry) {
 	w.t.Helper()
-	e.Index, e.Time, e.Actor = int64(len(w.leaves)), now.Add(time.Duration(len(w.leaves))*time.Second-time.Hour), "somebody"
+	e.Index, e.Time, e.Actor = int64(len(w.leaves)), w.next(), "somebody"
 	leaf, err := e.Leaf()
 	w.must(err)
 	w.wanted = append(w.wanted, w.leaf(leaf))
+}
+
+// next is the time of the next entry.
+func (w *world) next() time.Time {
+	return now.Add(time.Duration(len(w.leaves))*time.Second - time.Hour)
 }
 
 func (w *world) leaf(leaf []byte) int64 {
@@ -233,22 +238,10 @@ func (w *world) say(kind string, role trust.Role, about digest.Digest, predicate
 // close signs the record and puts all proofs into the file.
 func (w *world) close() {
 	w.t.Helper()
-	size := int64(len(w.leaves))
-	root, err := record.Root(size, w)
-	w.must(err)
-	signed, err := record.Checkpoint{Origin: "log.example", Size: size, Root: root}.Sign(w.log)
-	w.must(err)
 	v, err := note.NewVerifier(w.logKey)
 	w.must(err)
-	w.proof.Checkpoint, w.proof.Entries, w.proof.Statements = "", []Entry{}, map[digest.Digest][]digest.Digest{}
-	prove := func(index int64) record.InclusionProof {
-		hashes, err := record.ProveInclusion(size, index, w)
-		w.must(err)
-		return record.InclusionProof{Index: index, Leaf: w.leaves[index], Hashes: hashes, Checkpoint: signed}
-	}
-	for _, index := range w.wanted {
-		w.must(w.proof.Add(prove(index)))
-	}
+	prove := w.prove()
+	w.proof.Statements = map[digest.Digest][]digest.Digest{}
 	for _, s := range w.said {
 		s.bundle.Log = &trust.Logged{LogID: trust.LogID(v, w.logKey), Body: w.leaves[s.index], Proof: prove(s.index)}
 		text, err := s.bundle.Marshal()
@@ -259,6 +252,26 @@ func (w *world) close() {
 	w.must(err)
 }
 
+// prove signs the record and proves the entries; statements stay as they were recorded.
+func (w *world) prove() func(index int64) record.InclusionProof {
+	w.t.Helper()
+	size := int64(len(w.leaves))
+	root, err := record.Root(size, w)
+	w.must(err)
+	signed, err := record.Checkpoint{Origin: "log.example", Size: size, Root: root}.Sign(w.log)
+	w.must(err)
+	w.proof.Checkpoint, w.proof.Entries = "", []Entry{}
+	prove := func(index int64) record.InclusionProof {
+		hashes, err := record.ProveInclusion(size, index, w)
+		w.must(err)
+		return record.InclusionProof{Index: index, Leaf: w.leaves[index], Hashes: hashes, Checkpoint: signed}
+	}
+	for _, index := range w.wanted {
+		w.must(w.proof.Add(prove(index)))
+	}
+	return prove
+}
+
 func (w *world) file() []byte {
 	w.t.Helper()
 	text, err := w.proof.Marshal()
@@ -267,5 +280,5 @@ func (w *world) file() []byte {
 }
 
 func (w *world) verify(p *Proof) Report {
-	return Verifier{Trust: w.chain, Now: now, Seal: sealOf}.Verify(p)
+	return Verifier{Trust: w.chain, Now: now, Seal: sealOf, Judge: judged}.Verify(p)
 }

@@ -181,7 +181,7 @@ func Of(store *object.Store, subject digest.Digest) ([]Referrer, error) {
 	}
 	var out []Referrer
 	for _, name := range slices.Sorted(maps.Keys(refs)) {
-		r, err := parse(store, refs[name], subject)
+		r, err := Read(store, refs[name], subject)
 		if err != nil {
 			continue
 		}
@@ -190,7 +190,8 @@ func Of(store *object.Store, subject digest.Digest) ([]Referrer, error) {
 	return out, nil
 }
 
-func parse(store *object.Store, manifest, subject digest.Digest) (Referrer, error) {
+// Read reads the manifest of a referrer, which has to refer to the subject.
+func Read(store *object.Store, manifest, subject digest.Digest) (Referrer, error) {
 	raw, err := store.ReadAll(manifest, image.ManifestLimit)
 	if err != nil {
 		return Referrer{}, err
@@ -212,13 +213,9 @@ func parse(store *object.Store, manifest, subject digest.Digest) (Referrer, erro
 	return r, nil
 }
 
-// Bundles reads the statements about a subject whose manifests say that predicate
-// type; with an empty one all. What cannot be read is passed over.
-func Bundles(store *object.Store, subject digest.Digest, predicateType string) ([][]byte, error) {
-	all, err := Of(store, subject)
-	if err != nil {
-		return nil, err
-	}
+// Bundles reads the statements among referrers whose manifests say that predicate type;
+// with an empty one all. What cannot be read is passed over.
+func Bundles(store *object.Store, all []Referrer, predicateType string) [][]byte {
 	var out [][]byte
 	for _, r := range all {
 		if r.Bundle == "" || predicateType != "" && r.PredicateType != predicateType {
@@ -228,5 +225,5 @@ func Bundles(store *object.Store, subject digest.Digest, predicateType string) (
 			out = append(out, b)
 		}
 	}
-	return out, nil
+	return out
 }

@@ -128,12 +128,15 @@ func TestAttached(t *testing.T) {
 			t.Error("the empty configuration is not stored")
 		}
 	}
-	bundles, err := Bundles(w.store, about, "https://slsa.dev/provenance/v1")
-	if err != nil || len(bundles) != 1 || string(bundles[0]) != string(prov) {
-		t.Errorf("the provenance: %d bundles, %v", len(bundles), err)
+	all, err := Of(w.store, about)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if all, err := Bundles(w.store, about, ""); err != nil || len(all) != 2 {
-		t.Errorf("all: %d bundles, %v", len(all), err)
+	if bundles := Bundles(w.store, all, "https://slsa.dev/provenance/v1"); len(bundles) != 1 || string(bundles[0]) != string(prov) {
+		t.Errorf("the provenance: %d bundles", len(bundles))
+	}
+	if bundles := Bundles(w.store, all, ""); len(bundles) != 2 {
+		t.Errorf("all: %d bundles", len(bundles))
 	}
 }
 

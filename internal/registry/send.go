@@ -9,7 +9,6 @@ import (
 
 	"github.com/ashlar-infra/ashlar/internal/fault"
 	"github.com/ashlar-infra/ashlar/internal/object"
-	"github.com/ashlar-infra/ashlar/internal/referrer"
 )
 
 // Pushed is what a push did.
@@ -67,7 +66,7 @@ func Push(ctx context.Context, objects *object.Store, manifest digest.Digest, to
 
 // statements sends what is said about a manifest that was sent.
 func (o *opener) statements(ctx context.Context, pusher *remote.Pusher, to name.Repository, about digest.Digest, out *Pushed) error {
-	all, err := referrer.Of(o.objects, about)
+	all, err := Statements(o.objects, about)
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,14 @@ type Admission struct {
 	Why        string            // with neither Admitted nor Error: in one line
 	Details    []string          // likewise: the rules that fail, a few lines, for people
 	Data       map[string]string // the verdict, for the record
+	Facts      []byte            // what it was judged by, whose digest Data names; kept beside the record
 	BreakGlass string            // who let it in in spite of the policy; empty: nobody had to
 	Error      string            // it could not be judged, in words: nothing goes forward
+}
+
+// event is what the record tells of the verdict.
+func (a Admission) event(kind, reason string) Event {
+	return Event{Kind: kind, Release: a.Release, Reason: reason, Data: a.Data, Facts: a.Facts}
 }
 
 // Plea is what has to be asked before the next decision: about the target of a
@@ -91,13 +97,13 @@ func (d *decider) judge(r *Rollout) bool {
 		d.unjudged(r)
 		return false
 	case !a.Admitted:
-		d.event(Event{Kind: "admission.refused", Release: r.To.Release, Reason: a.Why, Data: a.Data})
+		d.event(a.event("admission.refused", a.Why))
 		d.revert(Failure{What: "the policy no longer admits it: " + a.Why, Blameless: true})
 		return false
 	}
 	if a.Policy != r.Policy {
 		r.Policy = a.Policy
-		d.event(Event{Kind: "admission.admitted", Release: r.To.Release, Reason: "the policy of the environment was replaced", Data: a.Data})
+		d.event(a.event("admission.admitted", "the policy of the environment was replaced"))
 	}
 	return true
 }
@@ -166,8 +172,8 @@ func (s State) Stand(now time.Time, a Admission) (State, []Event) {
 	s = s.clone()
 	if a.Admitted {
 		s.Standing = nil
-		return s, []Event{{Kind: "release.allowed", Release: a.Release, Reason: "the policy has nothing against it any more", Data: a.Data}}
+		return s, []Event{a.event("release.allowed", "the policy has nothing against it any more")}
 	}
 	s.Standing = &Standing{Release: a.Release, Policy: a.Policy, Why: a.Why, Since: now.UTC()}
-	return s, []Event{{Kind: "release.disallowed", Release: a.Release, Reason: a.Why + "; it goes on", Data: a.Data}}
+	return s, []Event{a.event("release.disallowed", a.Why+"; it goes on")}
 }

@@ -94,7 +94,7 @@ func (d *decider) begin(q Request) {
 			d.s.Rollout.To.BreakGlass = a.BreakGlass + ": " + q.Reason
 			said = "the glass was broken by " + d.s.Rollout.To.BreakGlass
 		}
-		d.event(Event{Kind: "admission.admitted", Release: q.To.Release, Reason: said, Data: a.Data})
+		d.event(a.event("admission.admitted", said))
 	}
 }
 
@@ -199,7 +199,7 @@ func (d *decider) dequeue() {
 		d.s.Queue = nil
 	}
 	if a := q.Admission; a != nil && !a.Admitted {
-		d.event(Event{Kind: "admission.refused", Release: q.To.Release, Reason: a.Why, Data: a.Data})
+		d.event(a.event("admission.refused", a.Why))
 	}
 	if c := d.s.Current; q.Kind == KindDown && c != nil {
 		q.To = c.Emptied() // what is live by now

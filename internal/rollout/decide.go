@@ -43,6 +43,7 @@ type Event struct {
 	Release  digest.Digest
 	Reason   string
 	Data     map[string]string
+	Facts    []byte // of Admission
 }
 
 // Action is something to be done: one of [StartInstance], [StopInstance],

@@ -44,6 +44,9 @@ func (a admitter) Admit(_ context.Context, _ time.Time, p rollout.Plea) (rollout
 	return out, nil
 }
 
+// Keep is engine.Admitter.Keep: nothing is judged by facts here.
+func (a admitter) Keep(context.Context, digest.Digest, []byte) error { return nil }
+
 // granted is a release that once was admitted to an environment.
 type granted struct {
 	key     rollout.Key

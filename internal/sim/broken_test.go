@@ -187,7 +187,7 @@ func TestBrokenEnginesAreCaught(t *testing.T) {
 			return rollout.Decide(now, s, o)
 		}), 0},
 		"the policy is asked once, and what it said then is believed": {"I2", func(c *engine.Config) {
-			c.Admitter = &believing{of: c.Admitter, said: map[rollout.Plea]rollout.Admission{}}
+			c.Admitter = &believing{Admitter: c.Admitter, said: map[rollout.Plea]rollout.Admission{}}
 		}, 0},
 		"a policy that does not answer admits": {"I2", func(c *engine.Config) { c.Admitter = lenient{c.Admitter} }, 0},
 		"instances are started whatever the policy says": {"I2", deciding(func(now time.Time, s rollout.State, o rollout.Observation) rollout.Decision {
@@ -255,7 +255,7 @@ func deciding(f decideFunc) func(*engine.Config) { return func(c *engine.Config)
 
 // believing asks a policy once and gives the same answer for ever.
 type believing struct {
-	of   engine.Admitter
+	engine.Admitter
 	said map[rollout.Plea]rollout.Admission
 }
 
@@ -263,7 +263,7 @@ func (b *believing) Admit(ctx context.Context, now time.Time, p rollout.Plea) (r
 	if a, ok := b.said[p]; ok {
 		return a, nil
 	}
-	a, err := b.of.Admit(ctx, now, p)
+	a, err := b.Admitter.Admit(ctx, now, p)
 	if err == nil {
 		b.said[p] = a
 	}
