@@ -168,7 +168,7 @@ type verified struct {
 func (c container) verify(more ...string) verified {
 	c.t.Helper()
 	cmd := exec.Command("/ashlar", append([]string{"verify", "/proof", "--trust-root", "/trust.json"}, more...)...)
-	cmd.Dir, cmd.Env = "/", []string{"NO_COLOR=1"}
+	cmd.Dir, cmd.Env = "/", []string{"NO_COLOR=1", "PATH=/"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.dir, Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS}
 	out, err := cmd.CombinedOutput()
 	v := verified{c.t, string(out), 0}

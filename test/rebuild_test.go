@@ -51,6 +51,8 @@ func TestRebuild(t *testing.T) {
 	statement := filepath.Join(dir, "demo-web.rebuild.json")
 	a.ashlar("statement", "attach", statement).ok().says("1 statement recorded and attached")
 	a.ashlar("verify", a.env, "--trust-root", root, "--require", "rebuild,ledger,provenance").ok().says("rebuild", "by rebuilder")
+	a.write("policy.yaml", "groups: {labs: [rebuilder]}\nrules:\n  same:\n    why: x\n    allow: rebuiltBy(1, \"labs\") && builtBy(\"builder\")\n")
+	a.ashlar("policy", "test", a.env, "1", "--policy", "policy.yaml").ok().says("rebuilt: web by 1 of 1", "every component was built by builder")
 
 	// The sources are not those of the release any more.
 	if err := os.Remove(statement); err != nil {

@@ -265,7 +265,13 @@ func (p *program) verifyCommand() *cobra.Command {
 
 // judge asks the program that judges, without a server.
 func (p *program) judge(ctx context.Context) func(policy.Question) (policy.Answer, error) {
-	return func(q policy.Question) (policy.Answer, error) { return p.parts.Judge(ctx, q) }
+	return func(q policy.Question) (policy.Answer, error) {
+		answer, err := p.parts.Judge(ctx, q)
+		if err != nil { // a check says it in one line
+			err = errors.New(strings.TrimSuffix(fault.Of(err).What+"; "+fault.Of(err).Fix, "; "))
+		}
+		return answer, err
+	}
 }
 
 // proofOf reads a proof file, or takes the proof of an environment.

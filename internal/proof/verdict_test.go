@@ -114,6 +114,13 @@ func check(r Report, name string) Check {
 	return Check{}
 }
 
+// tells that a file is refused of which a check is required.
+func tells(t *testing.T, r Report, required, done string) {
+	if slices.ContainsFunc(r.Lacking([]string{required}), func(c Check) bool { return c.Name == required }) {
+		t.Attr("refused", required+" <- "+done)
+	}
+}
+
 // The verdict of the record follows from facts and policy that the file has, and the facts
 // from the statements; whatever does not is said.
 func TestVerdict(t *testing.T) {
@@ -190,7 +197,9 @@ func TestVerdict(t *testing.T) {
 			}
 			p, err := Parse(w.file())
 			w.must(err)
-			if got := check(w.verify(p), Verdict); got.Result != c.want || !strings.Contains(got.What, c.says) || got.Verdict != c.refuse {
+			r := w.verify(p)
+			tells(t, r, Verdict, name)
+			if got := check(r, Verdict); got.Result != c.want || !strings.Contains(got.What, c.says) || got.Verdict != c.refuse {
 				t.Errorf("%+v, want %s with %q", got, c.want, c.says)
 			}
 		})
@@ -269,7 +278,9 @@ func TestSummary(t *testing.T) {
 			w.say(Summary, role, about, text)
 			w.said[len(w.said)-1].about = w.proof.Current // that is beside what it is kept
 			w.close()
-			if got := check(w.verify(w.proof), Summary); got.Result != c.want || !strings.Contains(got.What, c.says) {
+			r := w.verify(w.proof)
+			tells(t, r, Summary, name)
+			if got := check(r, Summary); got.Result != c.want || !strings.Contains(got.What, c.says) {
 				t.Errorf("%+v, want %s with %q", got, c.want, c.says)
 			}
 		})
@@ -301,7 +312,9 @@ func TestRebuildIsLookedInto(t *testing.T) {
 			if c.says == "" {
 				want = Done
 			}
-			if got := check(w.verify(w.proof), Rebuild); got.Result != want || !strings.Contains(got.What, c.says) {
+			r := w.verify(w.proof)
+			tells(t, r, Rebuild, name)
+			if got := check(r, Rebuild); got.Result != want || !strings.Contains(got.What, c.says) {
 				t.Errorf("%+v, want %s with %q", got, want, c.says)
 			}
 		})

@@ -67,10 +67,10 @@ func makeWorld(t *testing.T, outside bool) *world {
 	t.Cleanup(func() { server.Close() }) //nolint:errcheck // likewise
 	w := &world{t, dir, l.Addr().String(), outside}
 	w.serve()
-	for _, key := range []string{"root", "release", "builder"} {
+	for _, key := range []string{"root", "release", "builder", "deployer"} {
 		w.ashlar("key", "new", key)
 	}
-	w.ashlar("trust", "init", "trust.json", "--sign", "root.key", "--add", "root=root", "--add", "release=release", "--add", "builder=builder",
+	w.ashlar("trust", "init", "trust.json", "--sign", "root.key", "--add", "root=root", "--add", "release=release", "--add", "builder=builder", "--add", "deployer=deployer",
 		"--log", strings.TrimSpace(w.ashlar("log", "key")))
 	w.write("trusted_root.json", w.ashlar("trust", "show", "--sigstore", "trust.json"))
 	return w

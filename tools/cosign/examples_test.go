@@ -19,8 +19,9 @@ import (
 )
 
 // What `ashlar deploy` made and signed of the examples, served by `ashlar registry`,
-// is accepted by cosign in an empty network namespace: the signature, the provenance and
-// both bills of materials. With one character of any of them changed it is refused.
+// is accepted by cosign in an empty network namespace: the signature, the provenance, both
+// bills of materials, and the server's verification summary. With one character of any of them
+// changed it is refused.
 func TestExamples(t *testing.T) {
 	long(t)
 	w := makeWorld(t, true)
@@ -34,9 +35,11 @@ func TestExamples(t *testing.T) {
 			}
 			w.accepted(example+": the signature", "verify", "--key", "release.pub", "--trusted-root", "trusted_root.json", ref.String())
 			w.refused(example+": the signature by another key", notInLog, "verify", "--key", "root.pub", "--trusted-root", "trusted_root.json", ref.String())
-			for _, kind := range []string{"slsaprovenance1", "spdxjson", "cyclonedx"} {
-				w.accepted(example+": "+kind, "verify-attestation", "--key", "builder.pub", "--trusted-root", "trusted_root.json", "--type", kind, ref.String())
+			w.awaitStatements(ref, 5) // the server signs by itself, after the deploy
+			for kind, key := range map[string]string{"slsaprovenance1": "builder", "spdxjson": "builder", "cyclonedx": "builder", summaryType: "deployer"} {
+				w.accepted(example+": "+kind, "verify-attestation", "--key", key+".pub", "--trusted-root", "trusted_root.json", "--type", kind, ref.String())
 			}
+			w.refused(example+": the summary by another key", "none of the attestations matched the predicate type", "verify-attestation", "--key", "builder.pub", "--trusted-root", "trusted_root.json", "--type", summaryType, ref.String())
 			w.refusesChanged(example, ref)
 		}
 	}
@@ -92,6 +95,8 @@ func (w *world) deploy(example string) {
 		return []byte("listen: 127.0.0.1:" + decimal(port))
 	})
 	w.write(filepath.Join(example, "ashlar.yaml"), string(text))
+	w.write("policy.yaml", "rules:\n  any:\n    why: It is about what is said of it.\n    allow: release.number > 0\n")
+	w.ashlar("policy", "set", "production", "policy.yaml", "--file", filepath.Join(example, "ashlar.yaml"))
 	w.ashlar("deploy", "production", "--yes", "--file", filepath.Join(example, "ashlar.yaml"))
 }
 
@@ -124,18 +129,11 @@ func (w *world) refusesChanged(example string, from name.Digest) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	index, err := remote.Referrers(from)
-	if err != nil {
-		w.t.Fatal(err)
+	list := w.statements(from)
+	if len(list) != 5 {
+		w.t.Errorf("%s has %d statements, want 5", example, len(list))
 	}
-	list, err := index.IndexManifest()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if len(list.Manifests) != 4 {
-		w.t.Errorf("%s has %d statements, want 4", example, len(list.Manifests))
-	}
-	for i, d := range list.Manifests {
+	for i, d := range list {
 		bundle := w.bundle(from, d)
 		for _, path := range [][]string{{"dsseEnvelope", "payload"}, {"dsseEnvelope", "signatures", "sig"}} {
 			to, err := name.NewDigest(w.registry + "/" + example + decimal(i) + path[len(path)-1] + "@" + from.DigestStr())
@@ -149,15 +147,46 @@ func (w *world) refusesChanged(example string, from name.Digest) {
 			w.attachRaw(to, img, changed(w.t, bundle, path), predicateType(w.t, bundle))
 			args := []string{"verify", "--key", "release.pub", "--trusted-root", "trusted_root.json", to.String()}
 			if kind, ok := kinds[predicateType(w.t, bundle)]; ok {
-				args = []string{"verify-attestation", "--key", "builder.pub", "--trusted-root", "trusted_root.json", "--type", kind, to.String()}
+				key := "builder.pub"
+				if kind == summaryType {
+					key = "deployer.pub"
+				}
+				args = []string{"verify-attestation", "--key", key, "--trusted-root", "trusted_root.json", "--type", kind, to.String()}
 			}
 			w.refused(example+": "+predicateType(w.t, bundle)+" with another "+path[len(path)-1], "", args...)
 		}
 	}
 }
 
+// statements lists what refers to an image.
+func (w *world) statements(about name.Digest) []v1.Descriptor {
+	w.t.Helper()
+	index, err := remote.Referrers(about)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	list, err := index.IndexManifest()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return list.Manifests
+}
+
+// awaitStatements waits until there are so many.
+func (w *world) awaitStatements(about name.Digest, n int) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); len(w.statements(about)) < n; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s has %d statements, want %d", about, len(w.statements(about)), n)
+		}
+	}
+}
+
+// summaryType is the predicate type of verification summaries, for which cosign has no name.
+const summaryType = "https://slsa.dev/verification_summary/v1"
+
 // kinds are what cosign calls predicate types.
-var kinds = map[string]string{"https://slsa.dev/provenance/v1": "slsaprovenance1", "https://spdx.dev/Document": "spdxjson", "https://cyclonedx.org/bom": "cyclonedx"}
+var kinds = map[string]string{"https://slsa.dev/provenance/v1": "slsaprovenance1", "https://spdx.dev/Document": "spdxjson", "https://cyclonedx.org/bom": "cyclonedx", summaryType: summaryType}
 
 // bundle reads the statement of a referrer.
 func (w *world) bundle(about name.Digest, d v1.Descriptor) []byte {
