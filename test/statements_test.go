@@ -210,7 +210,7 @@ func TestSummaries(t *testing.T) {
 	none := a.ashlar("policy", "show", "production").ok()
 	none.shows(none.stderr, "its verdicts are not signed as verification summaries: the server has no deployer key")
 	a.ashlar("doctor").ok().says("deployer key", "none: verdicts of policies are in the record")
-	a.ashlar("deploy", "production", "-y").failed(5, "rule verified", "no summary for ashlar:demo/staging by deployer is believed of release 1, nor of web")
+	a.ashlar("deploy", "production", "-y").failed(5, "rule verified", "no summary for ashlar:demo/staging by deployer is believed of release 1")
 
 	a.stop()
 	a.flags = []string{"--deployer-key", filepath.Join(a.dir, "keys/deployer.key")}

@@ -82,7 +82,7 @@ var functions = []function{
 		about: "So many different owners of the group approved that the release goes to this environment. Approvals to break the glass do not count.",
 	}, {
 		name: "verifiedBy", usage: `verifiedBy("staging-server", "ashlar:shop/staging")`, args: []*cel.Type{cel.StringType, cel.StringType}, result: cel.BoolType, call: verifiedBy,
-		about: "The newest verification summary of the release document for that resource, by a key of the role `deployer` whose owner is that one, or in that group, says that it passed; or, where there is none of the release, those of every component's artifact do.",
+		about: "The newest verification summary of the release document for that resource, by a key of the role `deployer` whose owner is that one, or in that group, says that it passed. For a resource of another application, where there is none of the release, those of every component's artifact may say so; for one of this application they do not count, as a release is more than its artifacts.",
 	}, {
 		name: "noFixable", usage: `noFixable("critical", days(7))`, args: []*cel.Type{cel.StringType, cel.DurationType}, result: cel.BoolType, check: severity, call: noFixable,
 		about: "The database of vulnerabilities has none of that severity or a worse one that is mended in a newer version, was published longer ago, and is not excused by a VEX statement. One whose severity is unknown counts as of any. Without a database, or where the packages of a component are not known, that cannot be said, which denies.",
@@ -215,6 +215,9 @@ func verifiedBy(c *call, args []any) ref.Val {
 	passed := func(s policy.Statement) bool { return s.Says["result"] == policy.Passed }
 	if s := summarised(c.facts.Release.Statements, resource, c.owners(who)); s.Kind != "" {
 		return c.found(passed(s), "a verdict of "+resource+" that lets it in", "release %d is %s for %s by %s, on %s", c.facts.Release.Number, strings.ToLower(s.Says["result"]), resource, s.Owner, s.Says["time"])
+	}
+	if strings.HasPrefix(resource, policy.Resource(c.facts.App, "")) {
+		return c.found(false, "deploy it to "+resource+", whose server has a deployer key", "no summary for %s by %s is believed of release %d", resource, who, c.facts.Release.Number)
 	}
 	var missing []string
 	for _, x := range c.facts.Release.Components {

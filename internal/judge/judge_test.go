@@ -24,7 +24,7 @@ func facts() policy.Facts {
 		s.Says = map[string]string{"resource": resource, "result": result, "time": now.Add(at).Format(time.RFC3339)}
 		return s
 	}
-	const vendor, tested = "ashlar:vendor/prod", "ashlar:vendor/test"
+	const vendor, tested, own = "ashlar:vendor/prod", "ashlar:vendor/test", "ashlar:site/prod"
 	return policy.Facts{
 		App: "site", Env: "production", Kind: policy.Deploy, Actor: "root@host", Now: now, Current: 6,
 		Release: policy.Release{
@@ -35,10 +35,10 @@ func facts() policy.Facts {
 			Components: []policy.Component{
 				{Name: "web", Artifact: "sha256:1", Listed: true, Packages: 3, Statements: []policy.Statement{
 					statement("provenance", "ci", 12), statement("rebuild", "carla", 14), statement("rebuild", "dora", 15), statement("rebuild", "dora", 16),
-					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Passed, -time.Hour)}},
+					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Passed, -time.Hour), summary("vendor", own, policy.Passed, -time.Hour)}},
 				{Name: "db", Artifact: "sha256:2", Listed: true, Packages: 5, Statements: []policy.Statement{
 					statement("provenance", "ci", 13), statement("rebuild", "carla", 17), statement("rebuild", "mallory", 18),
-					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Failed, -time.Hour), summary("mallory", tested, policy.Passed, 0)}},
+					summary("vendor", vendor, policy.Passed, -time.Hour), summary("vendor", tested, policy.Failed, -time.Hour), summary("vendor", own, policy.Passed, -time.Hour), summary("mallory", tested, policy.Passed, 0)}},
 			},
 			Approvals: []policy.Approval{{Owner: "anna", Index: 20}, {Owner: "mallory", Index: 21}, {Owner: "boris", Index: 22, BreakGlass: true}},
 			Stays:     []policy.Stay{{Env: "staging", Since: now.Add(-40 * time.Minute), Proven: true}, {Env: "qa", Since: now.Add(-time.Hour), Till: now.Add(-50 * time.Minute)}},
@@ -82,7 +82,8 @@ func TestExpressions(t *testing.T) {
 		{`rebuiltBy(2, "rebuilders")`, "web by 2 of 2, db by 1 of 2", policy.Fails},
 		{`verifiedBy("lab-server", "ashlar:site/lab")`, "release 7 is passed for ashlar:site/lab by lab-server, on 2026-11-24T09:00:00Z", policy.Holds},
 		{`verifiedBy("servers", "ashlar:site/qa")`, "release 7 is failed for ashlar:site/qa by qa-server, on 2026-11-24T09:00:01Z", policy.Fails},
-		{`verifiedBy("qa-server", "ashlar:site/lab")`, "no summary for ashlar:site/lab by qa-server is believed of release 7, nor of web, db", policy.Fails},
+		{`verifiedBy("qa-server", "ashlar:site/lab")`, "no summary for ashlar:site/lab by qa-server is believed of release 7", policy.Fails},
+		{`verifiedBy("vendor", "ashlar:site/prod")`, "no summary for ashlar:site/prod by vendor is believed of release 7", policy.Fails}, // its artifacts passed, with other settings
 		{`verifiedBy("vendor", "ashlar:vendor/prod")`, "every component passed for ashlar:vendor/prod by vendor", policy.Holds},
 		{`verifiedBy("vendor", "ashlar:vendor/test")`, "nor of db", policy.Fails},
 		{`soaked("staging", duration("30m"))`, "live in staging for 40m0s of 30m0s", policy.Holds},
