@@ -32,7 +32,7 @@ const Schema = "ashlar.dev/proof/v1"
 // What a file may have.
 const (
 	MaxSize      = 1 << 30   // bytes
-	maxBlobs     = 100_000   // of them
+	maxBlobs     = 100_000   // of them, and of statements, each of which is a signature to check
 	maxEntries   = 1_000_000 //
 	maxInstances = 100_000   //
 )
@@ -122,7 +122,11 @@ func Parse(text []byte) (*Proof, error) {
 	if p.Schema != Schema || p.App == "" || p.Env == "" {
 		return nil, errors.New("proof: the file is no proof of an environment")
 	}
-	if len(p.Blobs) > maxBlobs || len(p.Entries) > maxEntries || len(p.Instances) > maxInstances {
+	statements := 0
+	for _, bundles := range p.Statements {
+		statements += len(bundles)
+	}
+	if len(p.Blobs) > maxBlobs || len(p.Entries) > maxEntries || len(p.Instances) > maxInstances || statements > maxBlobs {
 		return nil, errors.New("proof: the file has too much in it")
 	}
 	for d, content := range p.Blobs {

@@ -324,6 +324,16 @@ func TestRefusedFiles(t *testing.T) {
 	if _, err := Parse(w.file()); err == nil || !strings.Contains(err.Error(), "is not what its name says") {
 		t.Errorf("a blob that is another: %v", err)
 	}
+
+	// One bundle over and over: each time is a signature to check.
+	w = newWorld(t, 1, 3, 1)
+	for d, bundles := range w.proof.Statements {
+		w.proof.Statements[d] = slices.Repeat(bundles, maxBlobs/len(bundles)+1)
+		break
+	}
+	if _, err := Parse(w.file()); err == nil || !strings.Contains(err.Error(), "too much") {
+		t.Errorf("too many statements: %v", err)
+	}
 }
 
 func FuzzParse(f *testing.F) {
