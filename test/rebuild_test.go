@@ -80,7 +80,7 @@ components:
     build: [{dockerfile: {context: image}}]
     run: RUN
 environments:
-  production: {}
+  production: {listen: "LISTEN"}
 `
 
 // What a release has of images goes with its inputs: of a registry, of a file elsewhere,
@@ -103,7 +103,7 @@ func TestRebuildImages(t *testing.T) {
 	a.run(cmd)().ok()
 	b.write("image/Dockerfile", "FROM scratch\nCOPY web /usr/bin/web\n")
 	run := `{command: [/usr/bin/web, serves], port: 8080, env: {MARK: "0"}, health: {http: /healthz}, tmpfs: {/tmp: 16MiB}}`
-	b.write("ashlar.yaml", strings.NewReplacer("ADDRESS", d.address, "RUN", run).Replace(imagesYAML))
+	b.write("ashlar.yaml", strings.NewReplacer("ADDRESS", d.address, "RUN", run, "LISTEN", freeAddress(t)).Replace(imagesYAML))
 	cmd = exec.Command(filepath.Join(bin, "ashlar"), "deploy", "production", "--yes")
 	cmd.Env = []string{"DOCKER_CONFIG=" + d.config, "SSL_CERT_FILE=" + filepath.Join(d.certs, "ca.crt"), "CONTAINERS_STORAGE_CONF=" + containerStorage(t)}
 	b.run(cmd)().ok()
