@@ -71,7 +71,10 @@ func changes(ctx context.Context, o options, dir string, r *report, say func(str
 			return err
 		}
 	}
-	return c.signing(ctx, dir, say)
+	if err := c.signing(ctx, dir, say); err != nil {
+		return err
+	}
+	return c.warm(ctx, say)
 }
 
 // round makes each change once under load and once without. Who is first

@@ -118,6 +118,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err := parts(ctx, o, dir, r); err != nil {
 		return err
 	}
+	if err := scale(ctx, r, say); err != nil {
+		return err
+	}
 	if err := records(ctx, o, dir, r, say); err != nil {
 		return err
 	}

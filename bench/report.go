@@ -39,6 +39,8 @@ const (
 	rollbackLive      metric = "rollback: until 100 % of traffic is on the previous version"
 	rollbackTook      metric = "rollback: the whole command"
 	rollbackFailed    metric = "rollback: failed requests of one change"
+	warmLive          metric = "rollback, the old set warm: until 100 % of traffic is on it"
+	warmFailed        metric = "rollback, the old set warm: failed requests"
 	sealCold          metric = "ashlar build, 50 MB in 4,000 files, empty store"
 	sealUnchanged     metric = "ashlar build, the same, nothing changed"
 	processStart      metric = "ashlar schema: a command that does nothing, for comparison"
@@ -47,6 +49,14 @@ const (
 	shimRSS           metric = "shim: resident memory, each"
 	startReady        metric = "instance: ordered to ready, from the record"
 	decideTook        metric = "one decision: 2 + 2 instances, the step that switches"
+	decide10k         metric = "one decision: 10,000 + 10,000 instances of a canary, mean of all its steps"
+	decide10kEach     metric = "the same, for each instance"
+	decide100k        metric = "one decision: 100,000 + 100,000 instances"
+	decide100kEach    metric = "the same, for each instance: linear, if it is as above"
+	instanceBytes     metric = "memory of an instance in state and observation"
+	idleLook          metric = "1,000 environments at rest: a look at one"
+	idleShare         metric = "1,000 environments at rest: of one processor, all looked at every 30 s"
+	idleBytes         metric = "1,000 environments at rest: memory of each"
 	appendRate        metric = "record: entries appended in a second, in durable batches of 500"
 	recordSize        metric = "record: entries"
 	proofTook         metric = "record: one proof of inclusion in them"
@@ -68,9 +78,12 @@ var rows = []struct {
 	{deployLive, "ms"}, {deployTook, "ms"}, {deployFailed, ""}, {deployP99, "ms"}, {deployQuietTook, "ms"},
 	{deployClientBytes, "kB"}, {deployServerBytes, "kB"}, {deployBytes, "kB"},
 	{rollbackLive, "ms"}, {rollbackTook, "ms"}, {rollbackFailed, ""},
+	{warmLive, "ms"}, {warmFailed, ""},
 	{sealCold, "ms"}, {sealUnchanged, "ms"}, {processStart, "ms"},
 	{serverRSS, "MB"}, {routerRSS, "MB"}, {shimRSS, "MB"},
 	{startReady, "ms"}, {decideTook, "µs"}, {commitTook, "ms"},
+	{decide10k, "ms"}, {decide10kEach, "ns"}, {decide100k, "ms"}, {decide100kEach, "ns"}, {instanceBytes, "B"},
+	{idleLook, "µs"}, {idleShare, "%"}, {idleBytes, "B"},
 	{unsignedTook, "ms"}, {signedTook, "ms"}, {signingAdds, "ms"}, {signingOnly, "ms"},
 	{recordSize, ""}, {appendRate, ""}, {proofTook, "µs"}, {auditTook, "s"}, {auditCPU, "s"},
 }
@@ -192,6 +205,7 @@ func (r *report) judge() {
 		r.Targets = append(r.Targets, target{Name: "the same, against in place", Below: 3, Got: r.Ratio.Median, Unit: "x", Met: r.Ratio.Median < 3})
 	}
 	within("rollback to 100 % of traffic", rollbackLive, 300, "ms", 1)
+	within("rollback, the old set warm", warmLive, 50, "ms", 1)
 	within("bytes written to disk for the release", deployBytes, 1, "MB", 1e-3)
 	within("sealing 50 MB in 4,000 files, cold", sealCold, 1, "s", 1e-3)
 	within("sealing the same unchanged", sealUnchanged, 100, "ms", 1)
@@ -208,7 +222,7 @@ func (r *report) judge() {
 		r.Targets = append(r.Targets, target{Name: "time of 5,000 durable entries", Below: 1, Got: 5000 / rate, Unit: "s", Met: rate > 5000})
 	}
 	if len(r.values[deployFailed]) > 0 {
-		failed := sum(r.values[deployFailed]) + sum(r.values[rollbackFailed])
+		failed := sum(r.values[deployFailed]) + sum(r.values[rollbackFailed]) + sum(r.values[warmFailed])
 		r.Targets = append(r.Targets, target{Name: "failed requests of all deploys and rollbacks", Below: 1, Got: failed, Met: failed == 0})
 	}
 }
