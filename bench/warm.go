@@ -15,15 +15,13 @@ func (c *contest) warm(ctx context.Context, say func(string, ...any)) error {
 	if err := edit(filepath.Join(c.site.src, "ashlar.yaml"), declared, fmt.Sprintf("replicas: %d\n    strategy: {blue-green: {warm: 10m}}", c.site.instances)); err != nil {
 		return err
 	}
+	if err := c.anew(ctx); err != nil {
+		return err
+	}
 	for range c.o.n {
-		to, err := c.write(c.site.page())
-		if err != nil {
+		if err := c.anew(ctx); err != nil {
 			return err
 		}
-		if _, err := c.site.deploy(ctx); err != nil {
-			return err
-		}
-		c.previous, c.ashlar = c.ashlar, to
 		done, seen, err := c.rollout(ctx, c.ashlar, c.previous, c.site.rollback)
 		if err != nil {
 			return err
@@ -35,4 +33,15 @@ func (c *contest) warm(ctx context.Context, say func(string, ...any)) error {
 		}
 	}
 	return nil
+}
+
+// anew deploys a new line, without load.
+func (c *contest) anew(ctx context.Context) error {
+	to, err := c.write(c.site.page())
+	if err != nil {
+		return err
+	}
+	_, err = c.site.deploy(ctx)
+	c.previous, c.ashlar = c.ashlar, to
+	return err
 }
